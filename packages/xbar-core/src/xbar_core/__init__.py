@@ -1,0 +1,24 @@
+"""Resistive-crossbar physics on arrays: circuits solved exactly, chips described and simulated."""
+
+from __future__ import annotations
+
+from xbar_core.circuit import (
+    AAM,
+    FCM,
+    Ideal,
+    Interpolated,
+    Wires,
+)
+from xbar_core.errors import ConfigError, ConvergenceError, ShapeError
+
+__all__ = [
+    "AAM",
+    "FCM",
+    "ConfigError",
+    "ConvergenceError",
+    "Ideal",
+    "Interpolated",
+    "ShapeError",
+    "Wires",
+]
+__version__ = "0.1.0"

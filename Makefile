@@ -1,0 +1,102 @@
+# Everything a person does here, one word each: `make` lists them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?=          # interpreter for .venv (default: the first Python >= 3.11 found)
+TORCH_INDEX ?=     # extra package index for torch, e.g. https://download.pytorch.org/whl/cpu
+JOBS ?= 2          # test processes
+OUT ?= runs/demo   # where `make run` writes
+ARGS ?=            # passed on to pytest, e.g. ARGS="-k spice -x"
+
+override PYTHON := $(strip $(PYTHON))
+override TORCH_INDEX := $(strip $(TORCH_INDEX))
+override JOBS := $(strip $(JOBS))
+override OUT := $(strip $(OUT))
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# .base: the core and every tool, no deep-learning framework. .full: torch as well.
+BASE := .venv/.base
+FULL := .venv/.full
+INPUTS := pyproject.toml constraints.txt $(wildcard packages/*/pyproject.toml)
+
+.PHONY: help setup run test test-core test-slow golden lint format types docs bench clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  variables: PYTHON, TORCH_INDEX, JOBS, OUT, ARGS (see the top of the Makefile)"
+
+setup: $(FULL) ## create .venv with the packages and all tools
+
+run: $(BASE) ## solve a 64x64 array, compare every circuit model, write the error maps to runs/demo
+	$(BIN)/xbar demo --out $(OUT)
+
+test: $(FULL) ## run the test suite
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-core: $(BASE) ## run the core's tests, without torch
+	$(BIN)/python -m pytest -n $(JOBS) tests/core tests/test_architecture.py $(ARGS)
+
+test-slow: $(FULL) ## run the tests that are too slow for every day
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+golden: $(BASE) ## compute the golden files again with ngspice
+	$(BIN)/python tests/golden/generate.py
+
+lint: $(BASE) ## check style, formatting and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(BASE) ## apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(BASE) ## check the types (mypy, strict)
+	$(BIN)/mypy
+
+docs: $(BASE) ## build the documentation into docs/_build/html, warnings as errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
+bench: $(BASE) ## run every benchmark, one after the other
+	@for script in benchmarks/bench_*.py; do \
+	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+clean: ## remove .venv and everything that was built
+	rm -rf .venv docs/_build docs/api/generated runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find packages tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf packages/*/src/*.egg-info packages/*/build
+
+# A broken or missing .venv is made anew; a good one is kept.
+$(BASE): $(INPUTS)
+	@if ! $(BIN)/python -c "import sys, pip; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then \
+	  found=; \
+	  for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
+	    if "$$python" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then \
+	      found="$$python"; break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "xbar needs Python 3.11 or newer; tried: $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)." >&2; \
+	    echo "Install one, or name it: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
+	  fi; \
+	  rm -rf .venv; \
+	  if ! "$$found" -m venv .venv; then \
+	    rm -rf .venv; \
+	    echo "$$found cannot create virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	    exit 1; \
+	  fi; \
+	fi
+	@# pip older than 25.1 does not know dependency groups
+	@if ! $(PIP) install --help | grep -q -- --group; then $(PIP) install -q --upgrade "pip>=25.1"; fi
+	$(PIP) install -q -c constraints.txt --group dev -e "packages/xbar-core[cli,plots]"
+	@touch $@
+
+$(FULL): $(BASE)
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --group torch
+	@touch $@

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from xbar_core._checks import nearest
+from xbar_core._checks import check_number, nearest
 from xbar_core.errors import ConfigError
 
 
@@ -48,6 +48,15 @@ class Tagged:
         return next(name for name, kind in self.models.items() if kind is type(model))
 
 
+def check_list(field: str, value: object, *, minimum: float, maximum: float) -> tuple[float, ...]:
+    """Return a list of finite numbers within bounds as a tuple of floats."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise ConfigError(f"{field}: {value!r} is not a list of numbers; write [0.1, 0.2]")
+    return tuple(
+        check_number(f"{field}[{k}]", item, minimum=minimum, maximum=maximum) for k, item in enumerate(value)
+    )
+
+
 @cache
 def hints(model: type) -> dict[str, Any]:
     """Return the type of every field of a dataclass, with its annotations."""
@@ -73,7 +82,7 @@ def split_hint(hint: Any) -> tuple[Any, Tagged | None]:
 
 def encode(value: Any, hint: Any) -> Any:
     """Return plain data (dict, list, str, numbers) for a value of a field of type `hint`."""
-    inner, tagged = split_hint(hint)
+    tagged = split_hint(hint)[1]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if tagged is not None and tagged.shorthand == tagged.name_of(value):
             (only,) = dataclasses.fields(value)
@@ -84,7 +93,6 @@ def encode(value: Any, hint: Any) -> Any:
             if item is not None:
                 table[name] = encode(item, field_hint)
         return table
-    del inner
     return _plain(value)
 
 
@@ -136,6 +144,7 @@ def decode(data: Any, hint: Any, path: str, folder: Path) -> Any:
             )
         if tagged.read_file is not None and "path" in table:
             table = tagged.read_file(table, folder, path)
+        _name_strangers(table, tagged, name, path)
         return _build(tagged.models[name], table, path, folder)
     if dataclasses.is_dataclass(inner) and isinstance(inner, type):
         return data if isinstance(data, inner) else _build(inner, dict(_table(data, path)), path, folder)
@@ -146,6 +155,18 @@ def _table(data: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path}: {data!r} is not a table; write [{path}] with its keys below, or {{...}}")
     return data
+
+
+def _name_strangers(table: Mapping[str, Any], tagged: Tagged, name: str, path: str) -> None:
+    """Raise where a key belongs to another model of the union."""
+    for key in table:
+        owners = [other for other, model in tagged.models.items() if key in hints(model)]
+        if owners and name not in owners:
+            listed = " or ".join(repr(owner) for owner in owners)
+            raise ConfigError(
+                f"{path}.{key}: unknown key of {tagged.tag} = {name!r}; it belongs to {listed}: "
+                f"set {path}.{tagged.tag} too, or leave it out"
+            )
 
 
 def _build(model: type, table: dict[str, Any], path: str, folder: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,9 @@ def resolve(name: object, folder: Path, field: str) -> Path:
     path = folder / Path(name).expanduser()
     if not path.is_file():
         near = nearest(path.name, (p.name for p in path.parent.iterdir())) if path.parent.is_dir() else ""
-        raise ConfigError(f"{field}: no file {str(path)!r}{near}; relative names start at the chip file's folder")
+        raise ConfigError(
+            f"{field}: no file {str(path)!r}{near}; relative names start at the chip file's folder"
+        )
     return path
 
 
@@ -33,8 +35,12 @@ def read_rows(path: Path, field: str) -> list[tuple[int, list[str]]]:
         raise ConfigError(f"{field}: {str(path)!r} cannot be read as a CSV text file ({error})") from error
     if "\0" in text:
         raise ConfigError(f"{field}: {str(path)!r} is not a CSV text file (it holds NUL bytes)")
-    lines = [(k, line) for k, line in enumerate(text.splitlines(), 1) if line.strip() and line.strip()[0] != "#"]
-    return [(k, [cell.strip() for cell in next(csv.reader([line]))]) for k, line in lines]
+    lines = [(k, line.strip()) for k, line in enumerate(text.splitlines(), 1)]
+    return [
+        (k, [cell.strip() for cell in next(csv.reader([line]))])
+        for k, line in lines
+        if line and not line.startswith("#")
+    ]
 
 
 def number(cell: str, path: Path, line: int, column: str, field: str) -> float:
@@ -44,12 +50,14 @@ def number(cell: str, path: Path, line: int, column: str, field: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ConfigError(f"{field}: {str(path)!r} line {line}, column {column}: {cell!r} is not a finite number")
+        raise ConfigError(
+            f"{field}: {str(path)!r} line {line}, column {column}: {cell!r} is not a finite number"
+        )
     return value
 
 
-def read_columns(path: Path, required: Iterable[str], field: str) -> dict[str, NDArray[np.float64]]:
-    """Return the columns of a CSV file with a header line, as float64 arrays.
+def read_columns(path: Path, required: Sequence[str], field: str) -> dict[str, NDArray[np.float64]]:
+    """Return the required columns of a CSV file with a header line, as float64 arrays.
 
     Raises
     ------
@@ -63,15 +71,16 @@ def read_columns(path: Path, required: Iterable[str], field: str) -> dict[str, N
     for name in required:
         if name not in header:
             raise ConfigError(
-                f"{field}: {str(path)!r} has no column {name!r}{nearest(name, header)}; its header is {header}"
+                f"{field}: {str(path)!r} has no column {name!r}{nearest(name, header)}; "
+                f"its header is {header}"
             )
-    columns: dict[str, list[float]] = {name: [] for name in header}
+    columns: dict[str, list[float]] = {name: [] for name in required}
     for line, cells in rows[1:]:
         if len(cells) != len(header):
             raise ConfigError(
                 f"{field}: {str(path)!r} line {line} has {len(cells)} cells for {len(header)} columns; "
                 "the file may be truncated"
             )
-        for name, cell in zip(header, cells, strict=True):
-            columns[name].append(number(cell, path, line, name, field))
+        for name in required:
+            columns[name].append(number(cells[header.index(name)], path, line, name, field))
     return {name: np.array(values) for name, values in columns.items()}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from xbar_core._checks import check_choice, check_integer, check_number
-from xbar_core.config._codec import Tagged
+from xbar_core.config._codec import Tagged, check_list
 from xbar_core.config._csv import number, read_rows, resolve
 from xbar_core.errors import ConfigError
 
@@ -220,15 +220,12 @@ class JumpTable:
 
     def __post_init__(self) -> None:
         for name, low, high in (("conductance", 0.0, 1e3), ("cdf", 0.0, 1.0)):
-            axis = tuple(
-                check_number(f"{name}[{k}]", v, minimum=low, maximum=high)
-                for k, v in enumerate(getattr(self, name))
-            )
+            axis = check_list(name, getattr(self, name), minimum=low, maximum=high)
             object.__setattr__(self, name, axis)
             fall = next((k for k in range(1, len(axis)) if axis[k] <= axis[k - 1]), None)
             if len(axis) < 2 or fall is not None:
                 raise ConfigError(f"{name}: must hold at least two values that rise (see entry {fall or 0})")
-        rows = tuple(tuple(float(v) for v in row) for row in self.dg)
+        rows = tuple(check_list(f"dg[{k}]", row, minimum=-1e3, maximum=1e3) for k, row in enumerate(self.dg))
         object.__setattr__(self, "dg", rows)
         shape = (len(self.conductance), len(self.cdf))
         if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
@@ -236,8 +233,8 @@ class JumpTable:
                 f"dg: needs {shape[0]} rows (one per conductance) of {shape[1]} values (one per cdf entry)"
             )
         values = np.asarray(rows)
-        if not np.isfinite(values).all() or (np.diff(values, axis=1) < 0).any():
-            raise ConfigError("dg: every row must be finite and must not fall along the cdf axis; sort the quantiles")
+        if (np.diff(values, axis=1) < 0).any():
+            raise ConfigError("dg: a row falls along the cdf axis; every row holds rising quantiles: sort it")
 
 
 def read_jump_table(table: dict[str, Any], folder: Path, path: str) -> dict[str, Any]:
@@ -272,7 +269,11 @@ def read_jump_table(table: dict[str, Any], folder: Path, path: str) -> dict[str,
     return {"source": str(name), **rest, "conductance": conductance, "cdf": cdf, "dg": dg}
 
 
-MeasuredJumps = Annotated[JumpTable, Tagged("kind", {"table": JumpTable}, default="table", read_file=read_jump_table)]
+MeasuredJumps = Annotated[
+    JumpTable,
+    Tagged("kind", {"table": JumpTable}, default="table", read_file=read_jump_table),
+]
+"""A jump table, inline or ``{ path = "FILE.csv" }``."""
 
 
 @dataclass(frozen=True)
@@ -282,8 +283,9 @@ class JumpTableDevice(Device):
     Parameters
     ----------
     up, down : JumpTable
-        Tables of potentiating and depressing pulses; both are required. ``update.v_up``, ``update.v_down`` and
-        ``update.noise`` stay at their defaults: the tables already hold non-linearity and noise.
+        Tables of potentiating and depressing pulses; both are required. ``update.v_up``,
+        ``update.v_down`` and ``update.noise`` stay at their defaults: the tables already hold
+        non-linearity and noise.
     """
 
     kind: ClassVar[str] = "jump-table"

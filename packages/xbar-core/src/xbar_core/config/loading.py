@@ -26,7 +26,9 @@ def read_text(path: str | Path) -> str:
     file = Path(path)
     if not file.is_file():
         near = nearest(file.name, (p.name for p in file.parent.iterdir())) if file.parent.is_dir() else ""
-        raise ConfigError(f"{file}: no such file{near}; give the path of a chip file, or the name of a preset")
+        raise ConfigError(
+            f"{file}: no such file{near}; give the path of a chip file, or the name of a preset"
+        )
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -92,7 +94,9 @@ def parse_override(text: str) -> tuple[str, Any]:
         return path, tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         if raw[0] in "[{\"'":
-            raise ConfigError(f"override {text!r}: {raw!r} is not a TOML value; check quotes and brackets") from None
+            raise ConfigError(
+                f"override {text!r}: {raw!r} is not a TOML value; check quotes and brackets"
+            ) from None
         return path, raw
 
 
@@ -120,7 +124,8 @@ def set_values(chip: Chip, values: Mapping[str, Any]) -> dict[str, Any]:
     does not know, then the other values are set.
     """
     data = chip.to_dict()
-    known = hints(type(chip))
+    model: type = type(chip)
+    known = hints(model)
 
     def order(path: str) -> tuple[int, bool, str]:
         keys = path.split(".")

@@ -88,8 +88,8 @@ class Mapping:
                 check_integer(f"mapping.{name}", getattr(self, name), minimum=1, maximum=32)
         if self.cell_bits is not None and (self.weight_bits is None or self.cell_bits > self.weight_bits):
             raise ConfigError(
-                f"mapping.cell_bits: {self.cell_bits} with mapping.weight_bits = {self.weight_bits}; a cell holds "
-                "at most the whole weight: set weight_bits to at least cell_bits, or leave cell_bits out"
+                f"mapping.cell_bits: {self.cell_bits} with mapping.weight_bits = {self.weight_bits}; "
+                "a cell holds at most the whole weight: raise weight_bits, or leave cell_bits out"
             )
         if self.kind != "differential" and self.device_bits == 1:
             raise ConfigError(
@@ -105,9 +105,10 @@ class Mapping:
     @property
     def device_levels(self) -> int | None:
         """Levels asked of one device: ``2**bits`` (differential) or ``2**bits - 1``; None: a continuum."""
-        if self.device_bits is None:
+        bits = self.device_bits
+        if bits is None:
             return None
-        return 2**self.device_bits - (0 if self.kind == "differential" else 1)
+        return (1 << bits) - (0 if self.kind == "differential" else 1)
 
     @property
     def slices(self) -> int:

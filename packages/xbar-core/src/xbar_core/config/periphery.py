@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from xbar_core._checks import check_choice, check_integer, check_number
-from xbar_core.config._codec import Tagged
+from xbar_core.config._codec import Tagged, check_list
 from xbar_core.config._csv import read_columns, resolve
 from xbar_core.config.ranges import FixedRange, Range, TrackedRange
 from xbar_core.errors import ConfigError
@@ -30,18 +29,14 @@ class OddPolynomial:
     coefficients: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if isinstance(self.coefficients, str) or not isinstance(self.coefficients, Sequence):
-            raise ConfigError(
-                f"coefficients: {self.coefficients!r} is not a list; give [c_1, c_2, ...], such as [0.005]"
-            )
-        values = tuple(
-            check_number(f"coefficients[{k}]", c, minimum=-10.0, maximum=10.0)
-            for k, c in enumerate(self.coefficients)
-        )
+        values = check_list("coefficients", self.coefficients, minimum=-10.0, maximum=10.0)
         object.__setattr__(self, "coefficients", values)
-        slope = np.polynomial.Polynomial([1.0 - sum(values), *((2 * k + 3) * c for k, c in enumerate(values))])
-        turns = [t.real for t in slope.deriv().roots() if abs(t.imag) < 1e-9 and 0.0 < t.real < 1.0]
-        lowest = min(float(slope(t)) for t in (0.0, 1.0, *turns))
+        # dy/dx is a polynomial in t = x^2; its lowest value on [0, 1] is at an end or where it turns.
+        powers = [1.0 - sum(values), *((2 * k + 3) * c for k, c in enumerate(values))]
+        slope = np.polynomial.Polynomial(np.array(powers))
+        roots = np.asarray(slope.deriv().roots(), dtype=np.complex128)
+        turns = roots.real[(abs(roots.imag) < 1e-9) & (roots.real > 0.0) & (roots.real < 1.0)]
+        lowest = min(float(slope(t)) for t in (0.0, 1.0, *turns.tolist()))
         if lowest <= 0.0:
             raise ConfigError(
                 f"coefficients: {list(values)} make the curve fall (slope {lowest:.3g}); "
@@ -68,10 +63,7 @@ class MeasuredCurve:
 
     def __post_init__(self) -> None:
         for name in ("x", "y"):
-            points = tuple(
-                check_number(f"{name}[{k}]", v, minimum=-1.0, maximum=1.0)
-                for k, v in enumerate(getattr(self, name))
-            )
+            points = check_list(name, getattr(self, name), minimum=-1.0, maximum=1.0)
             object.__setattr__(self, name, points)
             fall = next((k for k in range(1, len(points)) if points[k] <= points[k - 1]), None)
             if fall is not None:
@@ -146,8 +138,8 @@ class Input:
         check_bits("input.dac_bits", self.dac_bits)
         if self.dac_bits is not None and (self.bits is None or self.dac_bits > self.bits):
             raise ConfigError(
-                f"input.dac_bits: {self.dac_bits} with input.bits = {self.bits}; a DAC of dac_bits sends a word "
-                "of at least as many bits: set input.bits, or leave dac_bits out"
+                f"input.dac_bits: {self.dac_bits} with input.bits = {self.bits}; "
+                "a word has at least as many bits as its DAC: set input.bits, or leave dac_bits out"
             )
         check_choice("input.signed", self.signed, ("bipolar", "two_phase"))
         v_read = check_number("input.v_read", self.v_read, minimum=0.0, maximum=1e3, open_minimum=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib import resources
 
 from xbar_core._checks import nearest
@@ -13,7 +12,8 @@ from xbar_core.errors import ConfigError
 def preset_names() -> tuple[str, ...]:
     """Return the names of all presets, sorted."""
     folder = resources.files("xbar_core.config") / "presets"
-    return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
+    files = (file.name for file in folder.iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml")))
 
 
 def preset(name: str) -> Chip:
@@ -29,4 +29,5 @@ def preset(name: str) -> Chip:
         listed = ", ".join(known)
         raise ConfigError(f"preset: unknown name {name!r}{nearest(name, known)}; known presets: {listed}")
     file = resources.files("xbar_core.config") / "presets" / f"{name}.toml"
-    return Chip.from_dict(tomllib.loads(file.read_text(encoding="utf-8")))
+    with resources.as_file(file) as path:
+        return Chip.from_toml(path)

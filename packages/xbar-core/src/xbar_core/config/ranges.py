@@ -50,7 +50,9 @@ class TrackedRange:
             value = check_number("percentile", self.percentile, minimum=0.0, maximum=100.0, open_minimum=True)
             object.__setattr__(self, "percentile", value)
         if self.batches is not None and self.epochs is not None:
-            raise ConfigError(f"epochs: {self.epochs!r} given beside batches = {self.batches!r}; give one of the two")
+            raise ConfigError(
+                f"epochs: {self.epochs!r} given beside batches = {self.batches!r}; give one of the two"
+            )
         if self.batches is None and self.epochs is None:
             object.__setattr__(self, "batches", 100)
         for name in ("batches", "epochs"):

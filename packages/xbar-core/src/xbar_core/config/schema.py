@@ -100,8 +100,9 @@ class Chip:
         asked, held = self.mapping.device_levels, self.device.levels
         if asked is not None and held is not None and held < asked:
             raise ConfigError(
-                f"device.levels: {held} is fewer than the {asked} levels that mapping.kind = {self.mapping.kind!r} "
-                f"asks of a device with {self.mapping.device_bits} bits; lower mapping.cell_bits (or weight_bits)"
+                f"device.levels: {held} is fewer than the {asked} levels that mapping.kind = "
+                f"{self.mapping.kind!r} asks of a device with {self.mapping.device_bits} bits; "
+                "lower mapping.cell_bits (or weight_bits)"
             )
         if self.update.snap != "off" and asked is None and held is None:
             raise ConfigError(
@@ -114,27 +115,29 @@ class Chip:
         check_pair(update.pair, self.mapping.kind)
         if update.pulsed and self.mapping.slices > 1:
             raise ConfigError(
-                f"update.encoding: {update.encoding!r} with {self.mapping.slices} slices per weight; sliced weights "
-                "are rewritten from a digital word: use encoding = 'ideal', or leave mapping.cell_bits out"
+                f"update.encoding: {update.encoding!r} with {self.mapping.slices} slices per weight; "
+                "sliced weights are rewritten from a digital word: use encoding = 'ideal', "
+                "or leave mapping.cell_bits out"
             )
         if isinstance(self.device, JumpTableDevice):
             for name, value in (("v_up", update.v_up), ("v_down", update.v_down)):
                 if value != 0.0:
                     raise ConfigError(
-                        f"update.{name}: {value} with device.kind = 'jump-table'; the table already holds the "
-                        "non-linearity: leave it out"
+                        f"update.{name}: {value} with device.kind = 'jump-table'; "
+                        "the table already holds the non-linearity: leave it out"
                     )
             if update.noise.law != "none":
                 raise ConfigError(
-                    f"update.noise.law: {update.noise.law!r} with device.kind = 'jump-table'; the table already "
-                    "holds the noise: use law = 'none'"
+                    f"update.noise.law: {update.noise.law!r} with device.kind = 'jump-table'; "
+                    "the table already holds the noise: use law = 'none'"
                 )
 
     def _check_backward(self) -> None:
         if self.input.bits == 1 and self.backward.mode == "crossbar":
             raise ConfigError(
-                "input.bits: 1 with backward.mode = 'crossbar'; errors are signed and a signed 1-bit word has only "
-                "the value 0: use at least 2 bits, or backward.mode = 'exact'"
+                "input.bits: 1 with backward.mode = 'crossbar'; "
+                "errors are signed and a signed 1-bit word has only the value 0: use at least 2 bits, "
+                "or backward.mode = 'exact'"
             )
 
     @property
@@ -161,7 +164,7 @@ class Chip:
         table = dict(data)
         sources = table.get("sources", {})
         if not isinstance(sources, AbcMapping) or not all(isinstance(v, str) for v in sources.values()):
-            raise ConfigError("sources: must be a table of texts; write \"dotted.path\" = \"published: ...\"")
+            raise ConfigError('sources: must be a table of texts; write "dotted.path" = "published: ..."')
         table["sources"] = tuple(sources.items())
         chip: Self = decode(table, cls, "", Path(folder))
         return chip

@@ -113,11 +113,15 @@ class NativeScale:
     def __post_init__(self) -> None:
         for name in ("w_max", "dw_max"):
             if getattr(self, name) is not None:
-                value = check_number(f"update.scale.{name}", getattr(self, name), minimum=0.0, open_minimum=True)
+                field_name = f"update.scale.{name}"
+                value = check_number(field_name, getattr(self, name), minimum=0.0, open_minimum=True)
                 object.__setattr__(self, name, value)
 
 
-Scale = Annotated[MappingScale | NativeScale, Tagged("rule", {"mapping": MappingScale, "native": NativeScale})]
+Scale = Annotated[
+    MappingScale | NativeScale,
+    Tagged("rule", {"mapping": MappingScale, "native": NativeScale}),
+]
 """How a weight step becomes a conductance step; tagged by ``rule``."""
 
 

@@ -35,11 +35,14 @@ def check_number(
     open_minimum: bool = False,
 ) -> float:
     """Return `value` as a finite float within its bounds."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real | np.number):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ConfigError(
             f"{field}: {value!r} is not a real number (a {type(value).__name__}); give a number"
         )
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     low = number > minimum if open_minimum else number >= minimum
     if not (math.isfinite(number) and low and number <= maximum):
         above = "above" if open_minimum else "at least"
@@ -91,16 +94,19 @@ def check_array(field: str, value: Any) -> NDArray[Any]:
     """Return `value` as a float32 or float64 NumPy array; integers become float64."""
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ShapeError(f"{field}: cannot be read as an array ({error})") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ShapeError(
+            f"{field}: cannot be read as an array ({error}); give numbers on the host"
+        ) from error
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
-    if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+    # Foreign byte order is only a matter of storage: files hold it, kernels do not.
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype not in (np.float32, np.float64):
         raise ShapeError(
             f"{field}: dtype {array.dtype} is not supported; use float32 or float64 (or integers)"
         )
-    # Foreign byte order reads as a distinct dtype only inside the kernels: make it native here.
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array
 
 
 def check_conductance(field: str, value: Any) -> NDArray[Any]:
@@ -117,4 +123,19 @@ def check_conductance(field: str, value: Any) -> NDArray[Any]:
             f"{field}{list(index)}: {array[index]!s} S is out of range; a conductance must be 0 (open) "
             f"or between {CONDUCTANCE_MIN:g} and {CONDUCTANCE_MAX:g} S"
         )
+    return array
+
+
+def check_voltages(field: str, value: Any, rows: int, *, batch: bool = True) -> NDArray[Any]:
+    """Return finite voltages ``(rows,)``, or with `batch` also ``(batch, rows)``, in volt."""
+    array = check_array(field, value)
+    wanted = f"({rows},) or (batch, {rows})" if batch else f"({rows},)"
+    if array.ndim not in ((1, 2) if batch else (1,)) or array.shape[-1] != rows or array.size == 0:
+        raise ShapeError(
+            f"{field}: shape {array.shape} does not fit; give {wanted}, one voltage for each row"
+        )
+    bad = ~np.isfinite(array)
+    if bad.any():
+        index = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise ConfigError(f"{field}{list(index)}: {array[index]!s} V is not finite; give finite voltages")
     return array

@@ -17,6 +17,7 @@ from xbar_core._checks import (
     CONDUCTANCE_MIN,
     check_array,
     check_conductance,
+    check_voltages,
     nearest,
 )
 from xbar_core.errors import ConfigError, ShapeError
@@ -78,15 +79,7 @@ def read_voltages(text: str, rows: int) -> NDArray[Any]:
             ) from None
         if values.size == 1:
             values = np.full(rows, values[0])
-    if values.shape != (rows,):
-        raise ShapeError(
-            f"voltages: shape {values.shape} does not fit an array of {rows} rows; give {rows} values "
-            "or one number for all rows"
-        )
-    if not np.isfinite(values).all():
-        first = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise ConfigError(f"voltages[{first}]: {values[first]} is not finite; give volts")
-    return values
+    return check_voltages("voltages", values, rows, batch=False)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -105,8 +98,13 @@ def check_output(
     *,
     force: bool,
     inputs: tuple[Path, ...] = (),
+    new_folder: bool = False,
 ) -> Path:
-    """Return `path` if a result may be written there; ask before any work is done."""
+    """Return `path` if a result may be written there; ask before any work is done.
+
+    `inputs` are the files the command already uses. With `new_folder` the folder may be absent:
+    the command makes it.
+    """
     if path.suffix not in suffixes:
         raise ConfigError(
             f"{field}: {str(path)!r} ends in {path.suffix or 'no suffix'}{nearest(path.suffix, suffixes)}; "
@@ -114,7 +112,7 @@ def check_output(
         )
     if path.is_dir():
         raise ConfigError(f"{field}: {str(path)!r} is a folder; give a file name in it")
-    if not path.parent.is_dir():
+    if not new_folder and not path.parent.is_dir():
         raise ConfigError(f"{field}: folder {str(path.parent)!r} does not exist; create it first")
     if any(path.resolve() == other.resolve() for other in inputs):
         raise ConfigError(f"{field}: {str(path)!r} is named twice; give every file its own name")
@@ -122,6 +120,18 @@ def check_output(
         raise ConfigError(
             f"{field}: {str(path)!r} exists and is not overwritten; add --force or choose another name"
         )
+    return path
+
+
+def check_folder(field: str, path: Path) -> Path:
+    """Return `path` if it is a folder or can become one."""
+    nearest_one = path
+    while not nearest_one.exists() and nearest_one != nearest_one.parent:
+        nearest_one = nearest_one.parent
+    if not nearest_one.is_dir():
+        raise ConfigError(f"{field}: {str(nearest_one)!r} is a file, not a folder; give a folder")
+    if not os.access(nearest_one, os.W_OK | os.X_OK):
+        raise ConfigError(f"{field}: no permission to write in {str(nearest_one)!r}; choose another folder")
     return path
 
 

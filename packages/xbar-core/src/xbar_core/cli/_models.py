@@ -33,9 +33,13 @@ def parse_model(text: str) -> CircuitModel:
             given[field] = kind(value)
         except ValueError:
             word = "whole number" if kind is int else "number"
-            raise ConfigError(f"model: {field} {value!r} of {name!r} is not a {word}; write {FORMS}") from None
+            raise ConfigError(
+                f"model: {field} {value!r} of {name!r} is not a {word}; write {FORMS}"
+            ) from None
     if name == "interpolated" and "period" not in given:
-        raise ConfigError(f"model: {text!r} names no period; write interpolated:PERIOD, for example interpolated:10")
+        raise ConfigError(
+            f"model: {text!r} names no period; write interpolated:PERIOD, for example interpolated:10"
+        )
     model: CircuitModel = build(**given)
     return model
 
@@ -50,4 +54,4 @@ def model_name(model: CircuitModel) -> str:
         case FCM():
             return "FCM (exact)"
         case Interpolated():
-            return f"interpolated, {model.reuse}"
+            return f"interpolated {model.reuse}"

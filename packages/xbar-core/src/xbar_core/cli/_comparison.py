@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,19 +93,17 @@ def compare(
     The interpolated models are asked for the array after every conductance moved by a normal
     draw of relative standard deviation `change`, with the state of the unmoved array.
     """
-    exact, base = _timed(lambda: effective_conductance(conductance, wires, FCM(), direction))
+    solve = partial(effective_conductance, wires=wires, direction=direction)
+    exact, base = _timed(partial(solve, conductance))
     yield Row(model_name(FCM()), exact, exact, base, 1.0)
     for model in (Ideal(), AAM(0), AAM(1), AAM(2), AAM(3)):
-        matrix, seconds = _timed(
-            lambda model=model: effective_conductance(conductance, wires, model, direction)
-        )
+        matrix, seconds = _timed(partial(solve, conductance, model=model))
         yield Row(model_name(model), matrix, exact, seconds, base / seconds)
     moved = _moved(conductance, change, seed)
-    exact_moved = effective_conductance(moved, wires, FCM(), direction)
-    for reuse in ("distortion", "anchored"):
-        kept = Interpolated(period=2, reuse=reuse)
+    exact_moved = solve(moved)
+    for kept in (Interpolated(2, "distortion"), Interpolated(2, "anchored")):
         _, state = interpolation_begin(conductance, wires, kept, direction)
-        matrix, seconds = _timed(lambda state=state: interpolation_apply(state, moved, wires))
+        matrix, seconds = _timed(partial(interpolation_apply, state, moved, wires))
         yield Row(model_name(kept), matrix, exact_moved, seconds, base / seconds)
 
 

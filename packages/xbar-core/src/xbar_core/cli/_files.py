@@ -160,8 +160,8 @@ def _read(path: Path) -> Any:
     """Return the numbers of a .npy or .csv file."""
     if path.suffix not in ARRAY_SUFFIXES:
         raise ConfigError(
-            f"file: {str(path)!r} ends in {path.suffix or 'no suffix'}{nearest(path.suffix, ARRAY_SUFFIXES)}; "
-            f"give a file that ends in {' or '.join(ARRAY_SUFFIXES)}"
+            f"file: {str(path)!r} ends in {path.suffix or 'no suffix'}"
+            f"{nearest(path.suffix, ARRAY_SUFFIXES)}; give a file that ends in {' or '.join(ARRAY_SUFFIXES)}"
         )
     try:
         if path.suffix == ".csv":

@@ -178,8 +178,8 @@ def _report(
     mine = _comparison.Row("", matrix, exact, 0.0, 0.0)
     lines = [("array", f"{_size(conductance)}, {conductance.dtype}")]
     if present.size:
-        spread = f"{engineering(1 / float(present.max()), 'ohm')} to {engineering(1 / float(present.min()), 'ohm')}"
-        lines.append(("devices", spread))
+        low, high = (engineering(1 / float(g), "ohm") for g in (present.max(), present.min()))
+        lines.append(("devices", f"{low} to {high}"))
     lines.append(("open cells", str(conductance.size - present.size)))
     lines.append(("wires", ", ".join(f"{n} {getattr(wires, n):g} ohm" for n in wires.__dataclass_fields__)))
     lines.append(("model", f"{model_name(model)}, {way} read"))
@@ -192,10 +192,8 @@ def _report(
         power = full.power
         parts = {"devices": power.devices, "wires": power.wires, "source": power.source, "sense": power.sense}
         total = float(power.total)
-        share = (
-            ", ".join(f"{name} {float(part) / total:.1%}" for name, part in parts.items()) if total else ""
-        )
-        lines.append(("power", f"{engineering(total, 'W')}: {share}" if total else "0 W"))
+        share = [f"{name} {float(part) / total if total else 0:.1%}" for name, part in parts.items()]
+        lines.append(("power", f"{engineering(total, 'W')}: {', '.join(share)}"))
     table(f"Report of {file.name}", (("what", "left"), ("value", "left")), lines)
 
 

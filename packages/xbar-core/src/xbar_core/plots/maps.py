@@ -112,14 +112,15 @@ def _pair(
     first, second = as_matrix(name, matrix), as_matrix(other_name, other)
     if first.shape != second.shape:
         raise ShapeError(
-            f"{name}: shape {first.shape} differs from {second.shape} of {other_name}; give matrices of one array"
+            f"{name}: shape {first.shape} differs from {other_name} {second.shape}; give one array's matrices"
         )
     return first, second
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return part / whole, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
+    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
+    return ratio
 
 
 def _single(values: NDArray[np.float64], heading: str, title: str, label: str) -> Figure:

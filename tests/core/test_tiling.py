@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import array_api_strict
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from libraries import CONVERTERS, Convert
 
 from xbar_core import ConfigError
 from xbar_core.tiling import Tiling, gather, stitch
@@ -38,12 +37,12 @@ def test_at_most_four_shapes() -> None:
     assert [len(tiles) for tiles in tiling.shapes.values()] == [2, 2, 1, 1]
 
 
-@pytest.mark.parametrize("convert", [torch.asarray, array_api_strict.asarray])
-def test_other_libraries(convert: object) -> None:
+@pytest.mark.parametrize("convert", CONVERTERS)
+def test_other_libraries(convert: Convert) -> None:
     """The same lines run on torch and on the strict array API."""
     tiling = Tiling(7, 5, 3, 2)
     weight = np.arange(35.0).reshape(7, 5)
-    np.testing.assert_array_equal(np.asarray(stitch(tiling, dict(gather(tiling, convert(weight))))), weight)  # type: ignore[operator]
+    np.testing.assert_array_equal(np.asarray(stitch(tiling, dict(gather(tiling, convert(weight))))), weight)
 
 
 def test_bad_sizes_are_named() -> None:

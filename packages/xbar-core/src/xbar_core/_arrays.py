@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import array_namespace, device, is_torch_array
 from numpy.typing import NDArray
 
 
@@ -36,3 +36,10 @@ def to_numpy(array: Any) -> NDArray[Any]:
         host: NDArray[Any] = array.detach().cpu().numpy()
         return host
     return np.asarray(array)
+
+
+def array_like(values: Any, like: Any) -> Any:
+    """Return host `values` (a NumPy array or a number) in the library, dtype and device of `like`."""
+    if isinstance(like, np.ndarray):
+        return np.asarray(values, dtype=like.dtype)
+    return namespace(like).asarray(values, dtype=like.dtype, device=device(like))

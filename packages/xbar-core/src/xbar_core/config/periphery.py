@@ -51,7 +51,8 @@ class MeasuredCurve:
     Parameters
     ----------
     x, y : tuple of float
-        Input and output in units of full scale, both rising; at least two points, within -1 to 1.
+        Input and output in units of full scale, both rising; at least two points, within -1 to 1, up to
+        x = 1. Points from 0 up are mirrored for negative inputs.
     source : str
         Where the points come from, such as the name of the file they were read from.
     """
@@ -74,6 +75,17 @@ class MeasuredCurve:
         if len(self.x) != len(self.y) or len(self.x) < 2:
             raise ConfigError(
                 f"y: {len(self.y)} values for {len(self.x)} of x; give equally many, at least two"
+            )
+        if self.x[-1] < 1.0:
+            raise ConfigError(
+                f"x: the last point is {self.x[-1]!r}; measured points must reach full scale (x = 1): "
+                "add the end point"
+            )
+        first = next(k for k, x in enumerate(self.x) if x > 0.0)
+        if self.x[0] >= 0.0 and self.y[first] <= 0.0:
+            raise ConfigError(
+                f"y[{first}]: {self.y[first]!r} at x = {self.x[first]!r}; a curve that is mirrored for "
+                "negative inputs must be above 0 there: measure from -1 to 1, or remove the offset"
             )
 
 

@@ -1,0 +1,1 @@
+"""Memory devices: how they are written, how they differ, how they age."""

@@ -240,32 +240,34 @@ class JumpTable:
 def read_jump_table(table: dict[str, Any], folder: Path, path: str) -> dict[str, Any]:
     """Replace ``path`` by the content of a jump-table CSV file.
 
-    First line: conductances (S). Second line: cumulative probabilities. Then one line per
-    conductance with the conductance change (S) at every probability; a transposed block is accepted
-    when its shape says so without doubt.
+    A line of text may come first. Then a line of conductances (S), a line of cumulative
+    probabilities, and for every probability a line with the conductance change (S) at every
+    conductance: the layout of the published tables of cross-sim-data.
     """
     rest = dict(table)
     name = rest.pop("path")
     field = f"{path}.path"
     file = resolve(name, folder, field)
+    lines = read_rows(file, field)
+    if lines and any(character.isalpha() and character not in "eE" for character in lines[0][1][0]):
+        lines = lines[1:]
     rows = [
         [number(cell, file, line, str(k + 1), field) for k, cell in enumerate(c for c in cells if c)]
-        for line, cells in read_rows(file, field)
+        for line, cells in lines
     ]
     if len(rows) < 3:
         raise ConfigError(
-            f"{field}: {str(file)!r} is not a jump table; line 1 holds conductances (S), line 2 cumulative "
-            "probabilities, then one line of conductance changes (S) per conductance"
+            f"{field}: {str(file)!r} is not a jump table; it needs a line of conductances (S), a line of "
+            "cumulative probabilities, then a line of conductance changes (S) per probability"
         )
-    conductance, cdf, dg = rows[0], rows[1], rows[2:]
-    widths = {len(row) for row in dg}
-    if len(conductance) != len(cdf) and len(dg) == len(cdf) and widths == {len(conductance)}:
-        dg = [list(column) for column in zip(*dg, strict=True)]
-    if len(dg) != len(conductance) or widths != {len(cdf)}:
+    conductance, cdf, changes = rows[0], rows[1], rows[2:]
+    widths = sorted({len(row) for row in changes})
+    if len(changes) != len(cdf) or widths != [len(conductance)]:
         raise ConfigError(
-            f"{field}: {str(file)!r} holds {len(dg)} lines of {sorted(widths)} changes; expected "
-            f"{len(conductance)} lines of {len(cdf)}: the file may be truncated"
+            f"{field}: {str(file)!r} holds {len(changes)} lines of {widths} changes; expected "
+            f"{len(cdf)} lines (one per probability) of {len(conductance)}: the file may be truncated"
         )
+    dg = [list(column) for column in zip(*changes, strict=True)]
     return {"source": str(name), **rest, "conductance": conductance, "cdf": cdf, "dg": dg}
 
 

@@ -144,7 +144,9 @@ def _set(data: dict[str, Any], known: Mapping[str, Any], keys: list[str], value:
     head, rest = keys[0], keys[1:]
     where = ".".join([*done, head])
     if head not in known:
-        raise ConfigError(f"{where}: unknown key{nearest(head, known)}; known keys: {', '.join(known)}")
+        # The decoder names an unknown key, with the model that it may belong to.
+        data[head] = value
+        return
     if done == [] and head == "sources":
         if not rest:
             raise ConfigError("sources: set one entry, as sources.<dotted path>")

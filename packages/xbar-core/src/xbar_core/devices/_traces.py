@@ -118,8 +118,8 @@ def _conductance(cell: str, path: Path, line: int) -> float:
     value = number(cell, path, line, "conductance", "csv")
     if not CONDUCTANCE_MIN <= value <= CONDUCTANCE_MAX:
         raise ConfigError(
-            f"csv: {str(path)!r} line {line}, column conductance: {value:g} S is out of range; it must be between "
-            f"{CONDUCTANCE_MIN:g} and {CONDUCTANCE_MAX:g} S (write siemens, not ohm or microsiemens)"
+            f"csv: {str(path)!r} line {line}, column conductance: {value:g} S is out of range; "
+            f"it must be between {CONDUCTANCE_MIN:g} and {CONDUCTANCE_MAX:g} S (write siemens, not ohm or microsiemens)"
         )
     return value
 
@@ -140,7 +140,8 @@ def _trace(path: Path, device: str, cycle: str, up: bool, values: dict[int, floa
     rise = trace.conductance[-third:].mean() - trace.conductance[:third].mean()
     if bool(rise > 0.0) is not up:
         raise ConfigError(
-            f"{where}: the conductance {'rises' if rise > 0 else 'does not rise'}; an up curve rises and a down "
-            "curve falls: check the direction column (and that the values are conductances, not resistances)"
+            f"{where}: the conductance {'rises' if rise > 0 else 'does not rise'}; "
+            "an up curve rises and a down curve falls: check the direction column "
+            "(and that the values are conductances, not resistances)"
         )
     return trace

@@ -300,7 +300,8 @@ def _between_devices(each: NDArray[np.float64], within: NDArray[np.float64]) -> 
     """Return the spread of parameters between devices, less what the noise of a fit explains."""
     if len(each) < 2:
         return np.zeros(4)
-    return np.sqrt(np.maximum(0.0, each.var(axis=0, ddof=1) - within**2))
+    excess: NDArray[np.float64] = np.maximum(0.0, each.var(axis=0, ddof=1) - within**2)
+    return np.asarray(np.sqrt(excess), dtype=np.float64)
 
 
 def _goodness(
@@ -334,11 +335,13 @@ def _goodness(
 def _warnings(fit: DeviceFit) -> tuple[str, ...]:
     """Return what stands against trusting the fit."""
     found: list[str] = []
-    if fit.misfit > MISFIT or fit.r_squared < 0.9:
+    if fit.misfit > MISFIT:
         found.append(
-            f"the exponential law does not describe these curves well (R^2 {fit.r_squared:.3f}, systematic misfit "
-            f"{fit.misfit:.1%} of the range); look at the figure, and consider a jump-table device"
+            f"the exponential law does not describe these curves (R^2 {fit.r_squared:.3f}, systematic "
+            f"misfit {fit.misfit:.1%} of the range): look at the figure, consider a jump-table device"
         )
+    elif fit.r_squared < 0.9:
+        found.append(f"noise dominates (R^2 {fit.r_squared:.3f}): read the standard errors before the values")
     for name in ("v_up", "v_down"):
         value = getattr(fit, name)
         if abs(value) > 0.98 * V_FIT_LIMIT:
@@ -355,6 +358,7 @@ def _warnings(fit: DeviceFit) -> tuple[str, ...]:
         found.append(f"{fit.devices} devices: their spread is rough below 5")
     if fit.pulses_up != fit.pulses_down:
         found.append(
-            f"sweeps have {fit.pulses_up} pulses up and {fit.pulses_down} down; v is per sweep of each direction"
+            f"sweeps have {fit.pulses_up} pulses up and {fit.pulses_down} down; "
+            "v is per sweep of each direction"
         )
     return tuple(found)

@@ -58,6 +58,7 @@ types: $(BASE) ## check the types (mypy, strict)
 	$(BIN)/mypy
 
 docs: $(BASE) ## build the documentation into docs/_build/html, warnings as errors
+	@rm -rf docs/api/generated
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
 

@@ -7,7 +7,11 @@ from xbar_core.circuit import (
     FCM,
     Ideal,
     Interpolated,
+    InterpolationState,
     Wires,
+    effective_conductance,
+    interpolation_apply,
+    interpolation_begin,
 )
 from xbar_core.errors import ConfigError, ConvergenceError, ShapeError
 
@@ -18,7 +22,11 @@ __all__ = [
     "ConvergenceError",
     "Ideal",
     "Interpolated",
+    "InterpolationState",
     "ShapeError",
     "Wires",
+    "effective_conductance",
+    "interpolation_apply",
+    "interpolation_begin",
 ]
 __version__ = "0.1.0"

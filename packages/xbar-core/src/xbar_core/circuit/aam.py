@@ -1,0 +1,72 @@
+"""AAM: the approximate matrix that keeps only the short current paths.
+
+Order 0 is the direct path alone, order 1 all paths that cross one device (closed form), order k
+all paths that cross up to 2 k - 1 devices. From order 1 up the matrix rises with the order,
+elementwise, to the exact one.
+
+References
+----------
+S. Roy et al., "TxSim", arXiv:2002.11151, section IV-D and figure 6. The paper does not print
+its formula; order 0 is our reading of its direct path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbar_core._threads import run_parallel
+from xbar_core.circuit import _kernels
+from xbar_core.circuit.base import Wires
+
+Array = NDArray[Any]
+
+
+def aam_matrices(conductance: Array, wires: Wires, order: int) -> Array:
+    """Return the AAM matrix of a batch of arrays.
+
+    Parameters
+    ----------
+    conductance : (batch, rows, cols) float32 or float64, siemens, checked.
+    wires : Wires
+    order : int, at least 0.
+
+    Returns
+    -------
+    (batch, rows, cols), siemens, dtype kept.
+    """
+    if order == 0:
+        return conductance / (1 + conductance * path_resistance(conductance, wires))
+    result = np.zeros_like(conductance)
+
+    def work(index: int) -> None:
+        g = conductance[index]
+        largest = g.max()
+        if largest == 0:
+            return
+        scaled = g / largest
+        resistances = scaled_resistances(wires, largest)
+        if order == 1:
+            _kernels.first_order(scaled, *resistances, result[index])
+        else:
+            _kernels.sweep_matrix(scaled, *resistances, 0.0, 0.0, 0, order, result[index])
+        result[index] *= largest
+
+    run_parallel(work, conductance.shape[0])
+    return result
+
+
+def path_resistance(conductance: Array, wires: Wires) -> Array:
+    """Return the wire resistance (rows, cols) on the direct path through each cell, ohm."""
+    rows, cols = conductance.shape[-2:]
+    along_row = np.arange(cols, dtype=conductance.dtype) * conductance.dtype.type(wires.r_row)
+    along_col = np.arange(rows - 1, -1, -1, dtype=conductance.dtype) * conductance.dtype.type(wires.r_col)
+    return along_row + along_col[:, None] + conductance.dtype.type(wires.r_source + wires.r_sense)
+
+
+def scaled_resistances(wires: Wires, largest: Any) -> list[Any]:
+    """Return the four resistances times the largest conductance, in its dtype."""
+    scalar = np.asarray(largest).dtype.type
+    return [scalar(r * float(largest)) for r in (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)]

@@ -1,0 +1,133 @@
+"""FCM: the exact non-ideal conductance matrix.
+
+Two methods give it. Block Gauss-Seidel sweeps over rows and columns (`_kernels`) need few steps
+when wires are much less resistive than devices, and know beforehand how many; they are used while
+that number is small. Otherwise star-mesh elimination (`_elimination`) does the same work for any
+resistances. Neither can return an unconverged matrix.
+
+References
+----------
+S. Jain et al., "RxNN: A framework for evaluating deep neural networks on resistive crossbars",
+IEEE TCAD 40, 326 (2021); S. Roy et al., "TxSim", arXiv:2002.11151, section IV-A.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbar_core._threads import run_parallel
+from xbar_core.circuit import _elimination, _kernels
+from xbar_core.circuit.base import Wires
+
+Array = NDArray[Any]
+
+# Sweeps beyond these cost more than elimination (benchmarks/bench_circuit.py).
+MAX_SWEEPS = {np.dtype(np.float64): 8, np.dtype(np.float32): 16}
+# Entries below this share of the largest one are not held to a relative error.
+THRESHOLD = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-3}
+DEFAULT_RTOL = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-5}
+# Tighter than this, rounding of float32 is in the way: work in float64 and round once.
+_FLOAT32_RTOL = 4e-6
+
+
+def exact_matrices(conductance: Array, wires: Wires, rtol: float | None = None) -> tuple[Array, Array]:
+    """Return ``G_ni`` of a batch of arrays, and how each was found.
+
+    Parameters
+    ----------
+    conductance : (batch, rows, cols) float32 or float64, siemens, checked.
+    wires : Wires
+    rtol : float or None
+        As in `FCM`.
+
+    Returns
+    -------
+    matrices : (batch, rows, cols), siemens, dtype kept.
+    sweeps : (batch,) integers; 0 where elimination was used (or nothing had to be solved).
+    """
+    result = np.zeros_like(conductance)
+    sweeps = np.zeros(conductance.shape[0], np.int64)
+
+    def work(index: int) -> None:
+        sweeps[index] = _exact_matrix(conductance[index], wires, rtol, result[index])
+
+    run_parallel(work, conductance.shape[0])
+    return result, sweeps
+
+
+def _exact_matrix(conductance: Array, wires: Wires, rtol: float | None, result: Array) -> int:
+    """Fill `result` with one array's matrix; return the sweeps done, 0 for elimination."""
+    rows, cols = conductance.shape
+    largest = float(conductance.max())
+    if largest == 0.0:
+        return 0
+    if cols < rows:
+        # By reciprocity the array read from its other end has the transposed matrix, and there
+        # are as many right-hand sides as rows.
+        turned = np.empty((cols, rows), conductance.dtype)
+        sweeps = _exact_matrix(turn(conductance), turned_wires(wires), rtol, turned)
+        result[:] = turn(turned)
+        return sweeps
+    tolerance = DEFAULT_RTOL[conductance.dtype] if rtol is None else rtol
+    dtype = conductance.dtype
+    if tolerance < _FLOAT32_RTOL:
+        dtype = np.dtype(np.float64)
+    scaled = np.ascontiguousarray(conductance, dtype) / dtype.type(largest)
+    matrix = np.empty((rows, cols), dtype)
+    resistances = [dtype.type(r * largest) for r in (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)]
+    sweeps = int(
+        _kernels.sweep_matrix(scaled, *resistances, tolerance, THRESHOLD[dtype], MAX_SWEEPS[dtype], 0, matrix)
+    )
+    if sweeps < 0:
+        elimination = Elimination(conductance, wires, keep=False)
+        result[:] = elimination.matrix
+        return 0
+    result[:] = matrix * dtype.type(largest)
+    return sweeps
+
+
+def turn(conductance: Array) -> Array:
+    """Return the array as seen from its other read: ``turned[j, i] = g[rows-1-i, cols-1-j]``."""
+    return np.ascontiguousarray(conductance[..., ::-1, ::-1].swapaxes(-1, -2))
+
+
+def turned_wires(wires: Wires) -> Wires:
+    """Return the wires that belong to `turn`: rows and columns, source and sense trade places."""
+    return Wires(wires.r_col, wires.r_row, wires.r_sense, wires.r_source)
+
+
+@lru_cache(maxsize=64)
+def _plan(rows: int, cols: int) -> tuple[Array, tuple[int, int, int]]:
+    blocks = _elimination.plan(rows, cols)
+    return blocks, _elimination.workspace(blocks, rows, cols)
+
+
+class Elimination:
+    """One array, eliminated.
+
+    Parameters
+    ----------
+    conductance : (rows, cols), siemens, not all zero.
+    wires : Wires
+    keep : bool
+        Keep the stars, so that `_elimination.potentials` can be called.
+
+    Attributes
+    ----------
+    matrix : (rows, cols) float64, siemens.
+    blocks, factor : what `_elimination.potentials` needs.
+    """
+
+    def __init__(self, conductance: Array, wires: Wires, *, keep: bool) -> None:
+        largest = float(conductance.max())
+        scaled = np.ascontiguousarray(conductance, np.float64) / largest
+        self.blocks, sizes = _plan(*conductance.shape)
+        self.factor = np.empty(sizes[2] if keep else 0, np.float64)
+        resistances = (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)
+        conductances = tuple(1.0 / (r * largest) if r > 0 else _elimination.PERFECT for r in resistances)
+        matrix = _elimination.eliminate(scaled, conductances, self.blocks, sizes[:2], self.factor)
+        self.matrix: Array = matrix * largest

@@ -43,7 +43,7 @@ test-slow: $(FULL) ## run the tests that are too slow for every day
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 golden: $(BASE) ## compute the golden files again with ngspice
-	$(BIN)/python tests/golden/generate.py
+	$(BIN)/python tests/golden/make_golden.py
 
 lint: $(BASE) ## check style, formatting and the import rules
 	$(BIN)/ruff check .

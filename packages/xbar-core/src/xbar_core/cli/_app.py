@@ -76,6 +76,10 @@ def _usage(error: Any, arguments: list[str]) -> int:
     message = error.format_message()
     if not message:  # no command given: the help has been printed
         return 2
+    option = getattr(getattr(error, "param", None), "opts", ())
+    for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if name in option and value:  # click's message does not always repeat the value
+            message = f"{message.rstrip('.')}, but it is {value!r}"
     known = getattr(error, "ctx", None)
     command = known.command_path if known is not None else "xbar"
     return _fail(f"{message.rstrip('.')}; see '{command} --help'", 2)

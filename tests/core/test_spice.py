@@ -99,7 +99,7 @@ def test_bounds_of_conductance(bound: float) -> None:
 def test_dense_vector_64x64() -> None:
     """All 64 output currents of a 64x64 array with every row driven agree with ngspice."""
     g = devices(64, 64, 1e5, 1e6)
-    voltages = np.random.default_rng(1).uniform(-1.0, 1.0, 64)
+    voltages = np.random.default_rng(1).uniform(0.0, 1.0, 64)
     truth = ngspice.currents(g, Wires(*PAPER), voltages)
     oracle.assert_matches(voltages @ oracle.circuit(g, *PAPER).matrix, truth, 1e-10)
     oracle.assert_matches(voltages @ effective_conductance(g, Wires(*PAPER)), truth, 1e-9)
@@ -166,4 +166,6 @@ def test_unusable_path(tmp_path: Path) -> None:
         export_netlist([[1.0]], Wires(), [1.0], tmp_path / "none" / "array.cir")
     with pytest.raises(ConfigError, match="path: cannot write"):
         export_netlist([[1.0]], Wires(), [1.0], tmp_path / ("x" * 300))
+    with pytest.raises(ConfigError, match="path: cannot write"):
+        export_netlist([[1.0]], Wires(), [1.0], f"{tmp_path}/array\0.cir")
     assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ behind wires of 1e9 ohm, where a node's small conductance drowns in its large on
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,13 +110,15 @@ def _replace(path: str | os.PathLike[str], text: str) -> None:
         target = Path(path)
     except TypeError as error:
         raise ConfigError(f"path: {path!r} is not a file name; give a str or a Path") from error
-    if target.is_dir() or not target.parent.is_dir():
-        what = "is a directory" if target.is_dir() else "lies in a directory that does not exist"
+    if os.path.isdir(target) or not os.path.isdir(target.parent):
+        what = "is a directory" if os.path.isdir(target) else "lies in a directory that does not exist"
         raise ConfigError(f"path: {str(target)!r} {what}; give a file name in an existing directory")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="ascii")
         os.replace(partial, target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"path: cannot write {str(target)!r} ({error}); choose another place") from error
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            partial.unlink(missing_ok=True)

@@ -418,3 +418,31 @@ def _line_transfer(g: Array, r: Any, r_end: Any) -> Array:
         for k in range(lines):
             a[i, k] *= a[i - 1, k]
     return a
+
+
+@_jit
+def accumulate_adjoint(g: Array, forward: Array, backward: Array, gradient: Array, resistances: Array) -> None:
+    """Add one block's share of dL/dg (rows, cols) and dL/d(r_row, r_col, r_source, r_sense).
+
+    `forward` and `backward` are device voltages (rows, cols, LANES) of the two solutions; the
+    currents in the wires are sums of device currents.
+    """
+    n, m = g.shape
+    col = np.zeros((2, m, LANES), g.dtype)
+    row = np.empty((2, LANES), g.dtype)
+    for i in range(n):
+        row[:] = 0
+        for j in range(m - 1, -1, -1):
+            total, along_row, along_col = 0.0, 0.0, 0.0
+            for k in range(LANES):
+                e, d = forward[i, j, k], backward[i, j, k]
+                total += e * d
+                row[0, k] += g[i, j] * e
+                row[1, k] += g[i, j] * d
+                along_row += row[0, k] * row[1, k]
+                col[0, j, k] += g[i, j] * e
+                col[1, j, k] += g[i, j] * d
+                along_col += col[0, j, k] * col[1, j, k]
+            gradient[i, j] -= total
+            resistances[0 if j > 0 else 2] += along_row
+            resistances[1 if i < n - 1 else 3] += along_col

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from xbar_core._threads import run_parallel
 from xbar_core.circuit import _kernels
 from xbar_core.circuit.base import Wires
+from xbar_core.circuit.ladder import path_resistance
 
 Array = NDArray[Any]
 
@@ -56,14 +57,6 @@ def aam_matrices(conductance: Array, wires: Wires, order: int) -> Array:
 
     run_parallel(work, conductance.shape[0])
     return result
-
-
-def path_resistance(conductance: Array, wires: Wires) -> Array:
-    """Return the wire resistance (rows, cols) on the direct path through each cell, ohm."""
-    rows, cols = conductance.shape[-2:]
-    along_row = np.arange(cols, dtype=conductance.dtype) * conductance.dtype.type(wires.r_row)
-    along_col = np.arange(rows - 1, -1, -1, dtype=conductance.dtype) * conductance.dtype.type(wires.r_col)
-    return along_row + along_col[:, None] + conductance.dtype.type(wires.r_source + wires.r_sense)
 
 
 def scaled_resistances(wires: Wires, largest: Any) -> list[Any]:

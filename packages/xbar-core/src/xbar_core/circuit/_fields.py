@@ -1,0 +1,131 @@
+"""Node voltages of one array for any inputs, in blocks of right-hand sides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbar_core.circuit import _elimination, _kernels
+from xbar_core.circuit._lanes import LANES
+from xbar_core.circuit.aam import scaled_resistances
+from xbar_core.circuit.base import Wires
+from xbar_core.circuit.fcm import DEFAULT_RTOL, MAX_SWEEPS, Elimination, turn, turned_wires
+
+Array = NDArray[Any]
+
+
+class Fields:
+    """One array, ready to be solved for sources at its rows or potentials at its outputs.
+
+    Parameters
+    ----------
+    conductance : (rows, cols), siemens, checked and not all zero.
+    wires : Wires
+    rtol : float or None
+        As in `FCM`.
+
+    Attributes
+    ----------
+    iterations : int
+        Sweeps of the slowest block so far, 0 for elimination.
+    """
+
+    def __init__(self, conductance: Array, wires: Wires, rtol: float | None = None) -> None:
+        self._g = conductance
+        self._wires = wires
+        self._rtol = DEFAULT_RTOL[conductance.dtype] if rtol is None else rtol
+        self._elimination: Elimination | None = None
+        self._turned: Fields | None = None
+        self._factors: Any = None
+        self.iterations = 0
+
+    def difference(self, sources: Array | None = None, outputs: Array | None = None) -> Array:
+        """Return the device voltages u - w.
+
+        Parameters
+        ----------
+        sources : (rows, count <= LANES) source voltages, outputs grounded; or
+        outputs : (cols, count <= LANES) output potentials, sources grounded.
+
+        Returns
+        -------
+        (rows, cols, LANES) array of the conductances' dtype; unused lanes are zero.
+        """
+        if self._elimination is None:
+            if outputs is None:
+                assert sources is not None
+                swept = self._sweep(sources)
+                if swept is not None:
+                    u, w = swept
+                    u -= w
+                    return u
+            else:
+                if self._turned is None:
+                    self._turned = Fields(turn(self._g), turned_wires(self._wires), self._rtol)
+                swept = self._turned._sweep(outputs[::-1])
+                if swept is not None:
+                    self.iterations = max(self.iterations, self._turned.iterations)
+                    u, w = swept
+                    w -= u
+                    return np.ascontiguousarray(w[::-1, ::-1].swapaxes(0, 1))
+        nodes = self._eliminate(sources, outputs)
+        rows, cols = self._g.shape
+        u, w = nodes[: rows * cols], nodes[rows * cols : 2 * rows * cols]
+        u -= w
+        return u.reshape(rows, cols, LANES).astype(self._g.dtype)
+
+    def voltages(self, sources: Array) -> tuple[Array, Array]:
+        """Return row and column voltages (rows, cols, LANES) for sources (rows, count <= LANES)."""
+        if self._elimination is None:
+            swept = self._sweep(sources)
+            if swept is not None:
+                return swept
+        rows, cols = self._g.shape
+        nodes = self._eliminate(sources, None)
+        u, w = nodes[: 2 * rows * cols].reshape(2, rows, cols, LANES).astype(self._g.dtype)
+        return u, w
+
+    def _sweep(self, sources: Array) -> tuple[Array, Array] | None:
+        rows, m = self._g.shape
+        dtype = self._g.dtype
+        largest = self._g.max()
+        resistances = scaled_resistances(self._wires, largest)
+        if self._factors is None:
+            padded = _kernels.pad_rows(np.ascontiguousarray(self._g / largest))
+            self._factors = padded, _kernels.ladder_factors(padded, *resistances)
+        padded, factors = self._factors
+        n = padded.shape[0]
+        volts = np.zeros((n, LANES), dtype)
+        volts[n - rows :, : sources.shape[1]] = sources
+        scale = _kernels.largest_first_order(padded, factors)
+        allowed = self._rtol * scale * np.maximum(np.abs(volts).max(axis=0), np.finfo(dtype).tiny)
+        w = np.empty((n, m, LANES), dtype)
+        out = np.empty((m, LANES), dtype)
+        r_row, r_col, _, r_sense = resistances
+        sweeps = _kernels.sweep_block(
+            padded, factors, r_row, r_col, r_sense, volts, allowed.astype(np.float64), self._rtol, np.inf,
+            MAX_SWEEPS[dtype], w, out,
+        )
+        if sweeps < 0:
+            return None
+        self.iterations = max(self.iterations, int(sweeps))
+        u = np.empty_like(w)
+        _kernels.voltages_block(padded, factors, r_row, r_col, r_sense, volts, w, u)
+        return u[n - rows :], w[n - rows :]
+
+    def _eliminate(self, sources: Array | None, outputs: Array | None) -> Array:
+        rows, cols = self._g.shape
+        if self._elimination is None:
+            self._elimination = Elimination(self._g, self._wires, keep=True)
+            self._factors = self._turned = None
+            self.iterations = 0
+        nodes = np.zeros((2 * rows * cols + rows + cols, LANES))
+        if sources is not None:
+            nodes[2 * rows * cols : 2 * rows * cols + rows, : sources.shape[1]] = sources
+        if outputs is not None:
+            nodes[2 * rows * cols + rows :, : outputs.shape[1]] = outputs
+        kept = self._elimination
+        _elimination.potentials(rows, cols, kept.blocks, kept.factor, nodes)
+        return nodes

@@ -1,0 +1,175 @@
+"""Voltages, currents and power everywhere in one array, for given inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbar_core._checks import check_array
+from xbar_core.circuit._dispatch import check_problem
+from xbar_core.circuit._fields import Fields
+from xbar_core.circuit._lanes import LANES
+from xbar_core.circuit.base import Wires
+from xbar_core.errors import ConfigError, ShapeError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Power:
+    """Where the power goes, watt; each of shape () or (batch,)."""
+
+    devices: Array
+    wires: Array
+    source: Array
+    sense: Array
+
+    @property
+    def total(self) -> Array:
+        """Sum of all parts: what the sources deliver."""
+        return self.devices + self.wires + self.source + self.sense
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The solved circuit. Shapes lead with (batch,) if the voltages did.
+
+    Attributes
+    ----------
+    voltages_row, voltages_col : (..., rows, cols)
+        Voltages of the row and column wire at each cell, volt.
+    current_device : (..., rows, cols)
+        Current from row to column through each device, ampere.
+    current_row : (..., rows, cols)
+        Current along row i into cell (i, j), ampere; column 0 holds the source currents.
+    current_col : (..., rows, cols)
+        Current along column j out of cell (i, j) towards the sense end; the last row holds the
+        outputs.
+    currents : (..., cols)
+        Output currents, ampere.
+    power : Power
+        Power in devices, wires, source and sense resistances, watt.
+    iterations : int
+        Row-and-column sweeps done; 0 means direct elimination.
+    residual : float
+        Largest violation of Ohm's law along any wire or at any end, relative to the largest
+        voltage (currents obey Kirchhoff's law by construction).
+    """
+
+    voltages_row: Array
+    voltages_col: Array
+    current_device: Array
+    current_row: Array
+    current_col: Array
+    currents: Array
+    power: Power
+    iterations: int
+    residual: float
+
+
+def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None = None) -> Solution:
+    """Solve one array for given source voltages.
+
+    Parameters
+    ----------
+    conductance : (rows, cols) array, siemens (bounds as in `effective_conductance`).
+    wires : Wires
+    voltages : (rows,) or (batch, rows) array, volt.
+    rtol : float or None
+        Tolerance as in `FCM`.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ShapeError, ConfigError
+        An argument breaks its rule.
+
+    References
+    ----------
+    S. Jain et al., "RxNN", IEEE TCAD 40, 326 (2021).
+    """
+    arrays, wires, shape = check_problem(conductance, wires, "forward")
+    if len(shape) != 2:
+        raise ShapeError(f"conductance: shape {shape} is not (rows, cols); solve takes one array at a time")
+    g = arrays[0]
+    inputs, dtype, batched = _check_voltages(voltages, g)
+    g = g.astype(np.float64)
+    u = np.zeros((inputs.shape[0], *g.shape), g.dtype)
+    w = np.zeros_like(u)
+    iterations = 0
+    if g.max() == 0.0:
+        u[:] = inputs[:, :, None]
+    else:
+        fields = Fields(g, wires, rtol)
+        for first in range(0, inputs.shape[0], LANES):
+            block = inputs[first : first + LANES].T
+            for target, found in zip((u, w), fields.voltages(block), strict=True):
+                target[first : first + LANES] = np.moveaxis(found, -1, 0)[: block.shape[1]]
+        iterations = fields.iterations
+    return _assemble(g, wires, inputs, u, w, iterations, dtype, batched)
+
+
+def _check_voltages(voltages: Any, g: Array) -> tuple[Array, np.dtype[Any], bool]:
+    """Return (batch, rows) float64 voltages, the common dtype, and whether a batch was given."""
+    array = check_array("voltages", voltages)
+    if array.ndim not in (1, 2) or array.shape[-1] != g.shape[0] or array.size == 0:
+        raise ShapeError(
+            f"voltages: shape {array.shape} does not fit {g.shape[0]} rows; give (rows,) or (batch, rows)"
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(k) for k in np.argwhere(~finite)[0])
+        raise ConfigError(f"voltages{list(index)}: {array[index]!s} is not finite; give volts")
+    return np.atleast_2d(array).astype(np.float64), np.result_type(array, g), array.ndim == 2
+
+
+def _assemble(
+    g: Array, wires: Wires, inputs: Array, u: Array, w: Array, iterations: int, dtype: Any, batched: bool
+) -> Solution:
+    device = g * (u - w)
+    row = np.cumsum(device[:, :, ::-1], axis=2)[:, :, ::-1]
+    col = np.cumsum(device, axis=1)
+
+    def outward(values: Array) -> Array:
+        values = values.astype(dtype, order="C")
+        return values if batched else values[0]
+
+    return Solution(
+        voltages_row=outward(u),
+        voltages_col=outward(w),
+        current_device=outward(device),
+        current_row=outward(row),
+        current_col=outward(col),
+        currents=outward(col[:, -1]),
+        power=Power(
+            devices=outward((device * (u - w)).sum(axis=(1, 2))),
+            wires=outward(
+                wires.r_row * (row[:, :, 1:] ** 2).sum(axis=(1, 2))
+                + wires.r_col * (col[:, :-1] ** 2).sum(axis=(1, 2))
+            ),
+            source=outward(wires.r_source * (row[:, :, 0] ** 2).sum(axis=1)),
+            sense=outward(wires.r_sense * (col[:, -1] ** 2).sum(axis=1)),
+        ),
+        iterations=iterations,
+        residual=_residual(wires, inputs, u, w, row, col),
+    )
+
+
+def _residual(wires: Wires, inputs: Array, u: Array, w: Array, row: Array, col: Array) -> float:
+    """Return the largest violation of Ohm's law, relative to the largest voltage."""
+    scale = float(np.abs(inputs).max())
+    if scale == 0.0:
+        return 0.0
+    violations = (
+        inputs - u[:, :, 0] - wires.r_source * row[:, :, 0],
+        u[:, :, :-1] - u[:, :, 1:] - wires.r_row * row[:, :, 1:],
+        w[:, :-1] - w[:, 1:] - wires.r_col * col[:, :-1],
+        w[:, -1] - wires.r_sense * col[:, -1],
+    )
+    return max(float(np.abs(v).max(initial=0.0)) for v in violations) / scale

@@ -31,6 +31,7 @@ from xbar_core.config.update import (
     TxsimNoise,
     Update,
 )
+from xbar_core.config.wires import wires_for_node
 
 __all__ = [
     "Adc",
@@ -68,4 +69,5 @@ __all__ = [
     "apply_overrides",
     "preset",
     "preset_names",
+    "wires_for_node",
 ]

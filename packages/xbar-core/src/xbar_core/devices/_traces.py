@@ -119,7 +119,7 @@ def _conductance(cell: str, path: Path, line: int) -> float:
     if not CONDUCTANCE_MIN <= value <= CONDUCTANCE_MAX:
         raise ConfigError(
             f"csv: {str(path)!r} line {line}, column conductance: {value:g} S is out of range; "
-            f"it must be between {CONDUCTANCE_MIN:g} and {CONDUCTANCE_MAX:g} S (write siemens, not ohm or microsiemens)"
+            f"it must be between {CONDUCTANCE_MIN:g} and {CONDUCTANCE_MAX:g} S (write siemens, not ohm)"
         )
     return value
 

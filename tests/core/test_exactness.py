@@ -125,7 +125,7 @@ def test_one_device(direction: str) -> None:
     for i, j in itertools.product(range(3), range(4)):
         g = np.zeros((3, 4))
         g[i, j] = 1e-3
-        result = effective_conductance(g, Wires(2.0, 3.0, 50.0, 70.0), direction=direction)
+        result = effective_conductance(g, Wires(2.0, 3.0, 50.0, 70.0), FCM(1e-12), direction)
         path = 1e3 + 50.0 + 70.0 + 2.0 * j + 3.0 * (2 - i)
         expected = np.zeros_like(result)
         expected[(i, j) if direction == "forward" else (j, i)] = 1 / path

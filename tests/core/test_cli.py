@@ -127,9 +127,9 @@ def test_comparison_orders_the_models(folder: Path) -> None:
     rows = {
         r.name: r for r in compare(np.load("g.npy"), Wires(1, 4.6, 500, 100), "forward", change=0.02, seed=0)
     }
-    orders = [rows[f"AAM order {k}"].error for k in (1, 2, 3)]
-    assert rows["ideal"].error > orders[0] > orders[1] > orders[2] > 0
-    assert 0 < rows["interpolated anchored"].error < 1e-2
+    orders = [rows[f"AAM order {k}"].report.error for k in (1, 2, 3)]
+    assert rows["ideal"].report.error > orders[0] > orders[1] > orders[2] > 0
+    assert 0 < rows["interpolated anchored"].report.error < 1e-2
 
 
 @pytest.mark.parametrize("voltages", ["0.5", "0.5,0.5,0.5,0.5,0.5,0.5", "v.npy", "v.csv"])

@@ -23,6 +23,7 @@ from xbar_core import (
 )
 from xbar_core._checks import CONDUCTANCE_MIN
 from xbar_core.circuit.base import Direction
+from xbar_core.circuit.report import ErrorReport, compare_matrices
 from xbar_core.cli._models import model_name
 from xbar_core.cli._terminal import table
 
@@ -47,8 +48,8 @@ class Row:
     ----------
     name : str
         The model, for tables and titles.
-    approximate, exact : ndarray, shape (rows, cols), siemens
-        Matrices on the array for which the model was asked.
+    report : ErrorReport
+        What it gets wrong on the array for which it was asked.
     seconds : float
         Median time for one matrix.
     speed : float
@@ -56,30 +57,18 @@ class Row:
     """
 
     name: str
-    approximate: NDArray[Any]
-    exact: NDArray[Any]
+    report: ErrorReport
     seconds: float
     speed: float
-
-    @property
-    def error(self) -> float:
-        """Largest error of an entry, relative to the largest entry."""
-        return float(np.abs(self.approximate - self.exact).max() / (np.abs(self.exact).max() or 1.0))
-
-    @property
-    def elementwise(self) -> NDArray[np.float64]:
-        """Relative error of every entry that is not 0."""
-        there = self.exact != 0
-        relative: NDArray[np.float64] = np.abs(self.approximate[there] / self.exact[there] - 1)
-        return relative if relative.size else np.zeros(1)
 
     def cells(self) -> tuple[str, ...]:
         """Return the row of the printed table."""
         return (
             self.name,
-            f"{self.error:.1e}" if self.error else "0",
-            f"{self.elementwise.max():.1e}" if self.error else "0",
-            f"{self.elementwise.mean():.1e}" if self.error else "0",
+            *(
+                f"{value:.1e}" if value else "0"
+                for value in (self.report.error, self.report.elementwise_max, self.report.elementwise_mean)
+            ),
             f"{self.seconds * 1e3:.3g} ms",
             f"{self.speed:.3g} x" if self.speed < 100 else f"{self.speed:,.0f} x",
         )
@@ -95,16 +84,16 @@ def compare(
     """
     solve = partial(effective_conductance, wires=wires, direction=direction)
     exact, base = _timed(partial(solve, conductance))
-    yield Row(model_name(FCM()), exact, exact, base, 1.0)
+    yield Row(model_name(FCM()), compare_matrices(exact, exact), base, 1.0)
     for model in (Ideal(), AAM(0), AAM(1), AAM(2), AAM(3)):
         matrix, seconds = _timed(partial(solve, conductance, model=model))
-        yield Row(model_name(model), matrix, exact, seconds, base / seconds)
+        yield Row(model_name(model), compare_matrices(exact, matrix), seconds, base / seconds)
     moved = _moved(conductance, change, seed)
     exact_moved = solve(moved)
     for kept in (Interpolated(2, "distortion"), Interpolated(2, "anchored")):
         _, state = interpolation_begin(conductance, wires, kept, direction)
-        matrix, seconds = _timed(partial(interpolation_apply, state, moved, wires))
-        yield Row(model_name(kept), matrix, exact_moved, seconds, base / seconds)
+        matrix, seconds = _timed(partial(interpolation_apply, state, moved, wires, direction))
+        yield Row(model_name(kept), compare_matrices(exact_moved, matrix), seconds, base / seconds)
 
 
 def show(rows: list[Row], title: str, change: float) -> None:
@@ -140,8 +129,8 @@ def figure(rows: list[Row], direction: Direction) -> Figure:
     from xbar_core import plots
 
     turn = (lambda matrix: matrix) if direction == "forward" else np.transpose
-    named = {f"{row.name}\nerror {row.error:.1e}, {row.speed:.3g} x faster": row for row in rows[1:]}
+    named = {f"{row.name}\nerror {row.report.error:.1e}, {row.speed:.3g} x faster": row for row in rows[1:]}
     return plots.error_maps(
-        {name: turn(row.approximate) for name, row in named.items()},
-        {name: turn(row.exact) for name, row in named.items()},
+        {name: turn(row.report.approximate) for name, row in named.items()},
+        {name: turn(row.report.exact) for name, row in named.items()},
     )

@@ -14,6 +14,7 @@ from xbar_core import FCM, Interpolated, Wires, effective_conductance, export_ne
 from xbar_core._checks import check_integer, check_number
 from xbar_core.circuit import CircuitModel
 from xbar_core.circuit.base import Direction
+from xbar_core.circuit.report import compare_matrices
 from xbar_core.cli import _comparison
 from xbar_core.cli._files import (
     ARRAY_SUFFIXES,
@@ -92,10 +93,10 @@ def solve_command(
 
                 title = f"{model_name(chosen)}, {file.name}, {way} read"
                 if isinstance(chosen, FCM | Interpolated):
-                    figure = plots.distortion_map(conductance, _as_forward(matrix, way), title=title)
+                    figure = plots.distortion_map(conductance, _turned(matrix, way), title=title)
                 else:
-                    exact = _as_forward(effective_conductance(conductance, wires, FCM(), way), way)
-                    figure = plots.error_map(_as_forward(matrix, way), exact, title=title)
+                    exact = _turned(effective_conductance(conductance, wires, FCM(), way), way)
+                    figure = plots.error_map(_turned(matrix, way), exact, title=title)
                 figure.savefig(picture)
         if report or not (out or map_):
             _report(file, conductance, wires, chosen, way, matrix)
@@ -174,8 +175,8 @@ def _report(
 ) -> None:
     present = conductance[conductance > 0]
     exact = effective_conductance(conductance, wires, FCM(), way)
-    ideal = _comparison.Row("", conductance if way == "forward" else conductance.T, exact, 0.0, 0.0)
-    mine = _comparison.Row("", matrix, exact, 0.0, 0.0)
+    ideal = compare_matrices(exact, _turned(conductance, way))
+    mine = compare_matrices(exact, matrix)
     lines = [("array", f"{_size(conductance)}, {conductance.dtype}")]
     if present.size:
         low, high = (engineering(1 / float(g), "ohm") for g in (present.max(), present.min()))
@@ -183,8 +184,8 @@ def _report(
     lines.append(("open cells", str(conductance.size - present.size)))
     lines.append(("wires", ", ".join(f"{n} {getattr(wires, n):g} ohm" for n in wires.__dataclass_fields__)))
     lines.append(("model", f"{model_name(model)}, {way} read"))
-    lines.append(("error without wires", f"{ideal.error:.2e} (worst cell {ideal.elementwise.max():.2e})"))
-    lines.append(("error of the model", f"{mine.error:.2e} (worst cell {mine.elementwise.max():.2e})"))
+    lines.append(("error without wires", f"{ideal.error:.2e} (worst cell {ideal.elementwise_max:.2e})"))
+    lines.append(("error of the model", f"{mine.error:.2e} (worst cell {mine.elementwise_max:.2e})"))
     if way == "forward":  # `solve` drives the rows
         full = solve(conductance, wires, np.ones(conductance.shape[0]))
         lines.append(("solver", f"{full.iterations} iterations, residual {full.residual:.1e}"))
@@ -201,6 +202,6 @@ def _size(conductance: NDArray[Any]) -> str:
     return f"{conductance.shape[0]} rows x {conductance.shape[1]} columns"
 
 
-def _as_forward(matrix: NDArray[Any], way: Direction) -> NDArray[Any]:
-    """Return the matrix as (rows, cols), the way the array is drawn."""
+def _turned(matrix: NDArray[Any], way: Direction) -> NDArray[Any]:
+    """Turn the matrix of a read into (rows, cols), as the array is drawn, or back."""
     return matrix if way == "forward" else matrix.T

@@ -50,7 +50,7 @@ def demo_command(
     with working("solving and comparing"):
         rows = list(_comparison.compare(conductance, WIRES, "forward", change=0.02, seed=0))
         solution = solve(conductance, WIRES, full_drive)
-    exact = rows[0].exact
+    exact = rows[0].report.exact
     figures = {
         "distortion": plots.distortion_map(conductance, exact, title=what),
         "errors": _comparison.figure(rows, "forward"),

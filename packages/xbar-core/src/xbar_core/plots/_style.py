@@ -44,8 +44,8 @@ def heat(axes: Axes, values: NDArray[np.float64], norm: Normalize, colours: Colo
         aspect="equal" if 0.25 <= rows / cols <= 4 else "auto",
         interpolation="nearest",
     )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     return image
 
 

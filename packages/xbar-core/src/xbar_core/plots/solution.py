@@ -114,7 +114,7 @@ def _lines(axes: Axes, voltages: NDArray[np.float64], wires: list[int], name: st
         )
     axes.set_ylabel("node voltage")
     axes.yaxis.set_major_formatter(EngFormatter(unit="V"))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.16 * (high - low))  # room for the legend above the lines

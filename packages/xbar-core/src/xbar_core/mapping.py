@@ -20,7 +20,6 @@ States have the shape (devices, in, out): device index = slice * sides + side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -308,6 +307,6 @@ def conductance_of(state: Any, g_min: float, g_max: float) -> Any:
     return g_min * (1.0 - state) + g_max * state
 
 
-def reference_conductance(code: WeightCode, g_min: float, g_max: float) -> Sequence[float]:
+def reference_conductance(code: WeightCode, g_min: float, g_max: float) -> list[float]:
     """Return the conductance of the offset reference column of each slice, siemens."""
     return [g_min * (1.0 - s) + g_max * s for s in code.zero]

@@ -1,0 +1,66 @@
+"""The engine: program, read, back-propagate and update a weight matrix on a chip.
+
+Pure functions of a static `Layout` and arrays; the caller owns every array. One training step is
+
+    Request -> read_matrices -> forward -> vjp -> update
+
+and `docs/howto-adapter.md` shows how a framework's layer is made of it.
+"""
+
+from __future__ import annotations
+
+from xbar_core.engine.call import Call
+from xbar_core.engine.circuits import Reference
+from xbar_core.engine.energy import ReadEnergy, read_energy
+from xbar_core.engine.layout import Layout, ReadPlan
+from xbar_core.engine.matrices import Matrices, Request, read_matrices
+from xbar_core.engine.program import (
+    DeviceCounts,
+    Programmed,
+    conductances,
+    device_counts,
+    program,
+    reprogram,
+    weights,
+)
+from xbar_core.engine.ranges import Ranges
+from xbar_core.engine.read import Encoded, Reading, decode, encode, partial_sums, read, read_encoded
+from xbar_core.engine.update import Updated, pulse_update, update
+from xbar_core.engine.vjp import Forward, Gradients, Residual, encode_errors, forward, vjp, weight_gradient
+
+__all__ = [
+    "Call",
+    "DeviceCounts",
+    "Encoded",
+    "Forward",
+    "Gradients",
+    "Layout",
+    "Matrices",
+    "Programmed",
+    "Ranges",
+    "ReadEnergy",
+    "ReadPlan",
+    "Reading",
+    "Reference",
+    "Request",
+    "Residual",
+    "Updated",
+    "conductances",
+    "decode",
+    "device_counts",
+    "encode",
+    "encode_errors",
+    "forward",
+    "partial_sums",
+    "program",
+    "pulse_update",
+    "read",
+    "read_encoded",
+    "read_energy",
+    "read_matrices",
+    "reprogram",
+    "update",
+    "vjp",
+    "weight_gradient",
+    "weights",
+]

@@ -1,0 +1,166 @@
+"""The one place that calls a circuit model: arrays of many layers, grouped into few batches.
+
+Host arrays (NumPy, torch on the CPU) go through views, without a copy of their own; tensors of a device
+stay on it and take the array-API ladder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import is_torch_array
+
+from xbar_core._arrays import array_like, namespace, to_numpy
+from xbar_core.circuit._dispatch import effective_conductance, interpolation_apply, interpolation_begin
+from xbar_core.circuit.base import FCM, CircuitModel, Direction, Ideal, Interpolated, Wires
+from xbar_core.circuit.interpolated import InterpolationState
+
+Shape = tuple[int, int]
+Arrays = dict[Shape, Any]
+
+
+class Reference(NamedTuple):
+    """What one exact solution of a layer leaves for the updates that follow (one direction).
+
+    Attributes
+    ----------
+    factor, offset : array (cells,)
+        As in `xbar_core.circuit.interpolated.InterpolationState`, over all physical arrays of the layer.
+    update : int
+        Number of updates done when it was made.
+    """
+
+    factor: Any
+    offset: Any
+    update: int
+
+
+class Job(NamedTuple):
+    """The arrays of one layer, to be solved in one direction.
+
+    Attributes
+    ----------
+    wires, model : Wires, CircuitModel
+        The circuit.
+    arrays : dict
+        Conductances by physical shape, (tiles, devices, rows, cols), siemens.
+    reference : Reference or None
+        Of the last exact solution (Interpolated).
+    update : int
+        Number of updates done.
+    """
+
+    wires: Wires
+    model: CircuitModel
+    arrays: Arrays
+    reference: Reference | None = None
+    update: int = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether an interpolated layer needs its exact solution."""
+        assert isinstance(self.model, Interpolated)
+        return self.reference is None or self.update - self.reference.update >= self.model.period
+
+
+def solve_arrays(jobs: Sequence[Job], direction: Direction) -> list[tuple[Arrays, Reference | None]]:
+    """Solve the arrays of all jobs; equal circuits, shapes and dtypes share one batched call.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        One for each layer.
+    direction : {"forward", "backward"}
+        As in `xbar_core.effective_conductance`.
+
+    Returns
+    -------
+    list of (dict, Reference or None)
+        Non-ideal conductances by forward shape, (tiles, devices, rows, cols) or, backward,
+        (tiles, devices, cols, rows); and the reference to keep.
+    """
+    solved: list[Arrays] = [{} for _ in jobs]
+    references: list[Reference | None] = [job.reference for job in jobs]
+    groups: dict[tuple[Any, ...], list[tuple[int, Shape]]] = {}
+    for k, job in enumerate(jobs):
+        if isinstance(job.model, Interpolated):
+            solved[k], references[k] = _interpolate(job, direction)
+            continue
+        for shape, arrays in job.arrays.items():
+            key = (job.wires, job.model, shape, str(arrays.dtype), _place(arrays))
+            groups.setdefault(key, []).append((k, shape))
+    for (wires, model, shape, _, _), members in groups.items():
+        batch = [jobs[k].arrays[shape] for k, _ in members]
+        results = _solve_batch(batch, wires, model, direction)
+        for (k, _), result in zip(members, results, strict=True):
+            solved[k][shape] = result
+    return list(zip(solved, references, strict=True))
+
+
+def _place(arrays: Any) -> str:
+    return str(arrays.device) if is_torch_array(arrays) else type(arrays).__module__
+
+
+def _on_host(arrays: Any) -> bool:
+    return not is_torch_array(arrays) or arrays.device.type == "cpu"
+
+
+def _solve_batch(batch: Sequence[Any], wires: Wires, model: CircuitModel, direction: Direction) -> list[Any]:
+    """Return the solved arrays of each member (tiles, devices, rows, cols) of a batch of one shape."""
+    first = batch[0]
+    xp = namespace(first)
+    if isinstance(model, Ideal):
+        return [xp.matrix_transpose(g) if direction == "backward" else g for g in batch]
+    rows, cols = first.shape[-2:]
+    counts = [g.shape[0] * g.shape[1] for g in batch]
+    if _on_host(first):
+        together = np.concatenate([to_numpy(g).reshape(-1, rows, cols) for g in batch])
+        result = array_like(effective_conductance(together, wires, model, direction), first)
+    else:
+        from xbar_core.circuit import ladder
+
+        together = xp.concat([xp.reshape(g, (-1, rows, cols)) for g in batch])
+        result = ladder.effective_conductance(together, wires, model, direction)
+    parts, start = [], 0
+    for g, count in zip(batch, counts, strict=True):
+        part = result[start : start + count, ...]
+        parts.append(xp.reshape(part, (g.shape[0], g.shape[1], *part.shape[-2:])))
+        start += count
+    return parts
+
+
+def _interpolate(job: Job, direction: Direction) -> tuple[Arrays, Reference]:
+    """Solve one layer exactly and keep its distortion, or apply the one that was kept."""
+    model = job.model
+    assert isinstance(model, Interpolated)
+    solved: Arrays = {}
+    factors, offsets, start = [], [], 0
+    for shape, arrays in job.arrays.items():
+        host = to_numpy(arrays)
+        flat = np.ascontiguousarray(host).reshape(-1, *shape)
+        if job.due:
+            matrices, state = interpolation_begin(flat, job.wires, model, direction)
+            factors.append(state.factor.reshape(-1))
+            offsets.append(state.offset.reshape(-1))
+        else:
+            assert job.reference is not None
+            stop = start + flat.size
+            factor = to_numpy(job.reference.factor)[start:stop].reshape(flat.shape)
+            offset = to_numpy(job.reference.offset)[start:stop].reshape(flat.shape)
+            state = InterpolationState(factor, offset, model.reuse)
+            matrices = interpolation_apply(state, flat, job.wires, direction)
+            start = stop
+        solved[shape] = array_like(matrices.reshape(*host.shape[:2], *matrices.shape[-2:]), arrays)
+    if not job.due:
+        assert job.reference is not None
+        return solved, job.reference
+    like = next(iter(job.arrays.values()))
+    kept = (array_like(np.concatenate(parts), like) for parts in (factors, offsets))
+    return solved, Reference(*kept, job.update)
+
+
+def exact_model(model: CircuitModel) -> CircuitModel:
+    """Return the model that stands behind an interpolated one."""
+    return FCM(model.rtol) if isinstance(model, Interpolated) else model

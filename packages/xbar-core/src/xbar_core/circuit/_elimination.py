@@ -22,9 +22,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from xbar_core.circuit._kernels import kernel
 from xbar_core.circuit._lanes import LANES, fma, load, scale, store
 
 Array = NDArray[Any]
@@ -32,10 +32,8 @@ Array = NDArray[Any]
 PERFECT = 1e18
 LEAF = 2
 
-_jit = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 
-
-@_jit
+@kernel
 def plan(rows: int, cols: int) -> Array:
     """List the blocks in the order of their elimination.
 
@@ -76,7 +74,7 @@ def plan(rows: int, cols: int) -> Array:
     return blocks[:count].copy()
 
 
-@_jit
+@kernel
 def _sizes(block: Array, rows: int, cols: int) -> tuple[int, int, int, int, int]:
     """Return the lengths of left, right, top, bottom and the number of eliminated nodes."""
     i0, i1, j0, j1, kind = block[0], block[1], block[2], block[3], block[4]
@@ -92,7 +90,7 @@ def _sizes(block: Array, rows: int, cols: int) -> tuple[int, int, int, int, int]
     return n, right, top, m, inside
 
 
-@_jit
+@kernel
 def workspace(blocks: Array, rows: int, cols: int) -> tuple[int, int, int]:
     """Return the largest front, the stack of waiting meshes and the factor, in numbers."""
     front, top_of_stack, stack, factor = 0, 0, 0, 0
@@ -113,7 +111,7 @@ def workspace(blocks: Array, rows: int, cols: int) -> tuple[int, int, int]:
     return front, top_of_stack, factor
 
 
-@_jit
+@kernel
 def _half(block: Array, half: int) -> Array:
     """Return the first (0: left or upper) or second half of a block."""
     child = block.copy()
@@ -125,7 +123,7 @@ def _half(block: Array, half: int) -> Array:
     return child
 
 
-@_jit
+@kernel
 def _child_map(block: Array, half: int, rows: int, cols: int, index: Array) -> int:
     """Fill `index` with the parent's place of each outside node of a half; return their number."""
     left, right, top, _, inside = _sizes(block, rows, cols)
@@ -160,7 +158,7 @@ def _child_map(block: Array, half: int, rows: int, cols: int, index: Array) -> i
     return count
 
 
-@_jit
+@kernel
 def _add(front: Array, p: int, q: int, value: float) -> None:
     """Add a conductance between local nodes p and q (upper triangle)."""
     if p < q:
@@ -169,7 +167,7 @@ def _add(front: Array, p: int, q: int, value: float) -> None:
         front[q, p] += value
 
 
-@_jit
+@kernel
 def _leaf(front: Array, block: Array, g: Array, wires: Any) -> None:
     """Enter the devices and wires of a small block."""
     rows, cols = g.shape
@@ -209,7 +207,7 @@ def _leaf(front: Array, block: Array, g: Array, wires: Any) -> None:
             _add(front, w[i, j], w[i + 1, j], c_sense if i0 + i == rows - 1 else c_col)
 
 
-@_jit
+@kernel
 def _row_sum(front: Array, p: int) -> float:
     """Sum row p right of the diagonal, in four chains."""
     size = front.shape[0]
@@ -227,7 +225,7 @@ def _row_sum(front: Array, p: int) -> float:
     return (s0 + s1) + (s2 + s3)
 
 
-@_jit
+@kernel
 def _eliminate(front: Array, inside: int, last: int, first: int) -> None:
     """Star-mesh all inside nodes, four at a time; the diagonal receives 1 / sum of the star.
 
@@ -262,7 +260,7 @@ def _eliminate(front: Array, inside: int, last: int, first: int) -> None:
                         front[i, j] += share * front[p, j]
 
 
-@_jit
+@kernel
 def eliminate(g: Array, wires: Any, blocks: Array, sizes: Any, factor: Array) -> Array:
     """Return ``G_ni`` (rows, cols) of one array.
 
@@ -316,7 +314,7 @@ def eliminate(g: Array, wires: Any, blocks: Array, sizes: Any, factor: Array) ->
     return result
 
 
-@_jit
+@kernel
 def _node_ids(block: Array, rows: int, cols: int, ids: Array) -> None:
     """Number a block's nodes, inside first: u row by row, w row by row, sources, outputs."""
     i0, i1, j0, j1, kind, cut = block
@@ -356,7 +354,7 @@ def _node_ids(block: Array, rows: int, cols: int, ids: Array) -> None:
         count += 1
 
 
-@_jit
+@kernel
 def potentials(rows: int, cols: int, blocks: Array, factor: Array, nodes: Array) -> None:
     """Fill in the voltages of all eliminated nodes, for `LANES` inputs.
 

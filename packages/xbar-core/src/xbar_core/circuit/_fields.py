@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbar_core.circuit import _elimination, _kernels
+from xbar_core.circuit import _elimination
+from xbar_core.circuit._kernels import Ladder, make_ladder
 from xbar_core.circuit._lanes import LANES
+from xbar_core.circuit._sweeps import sweep_exactly, sweep_voltages
 from xbar_core.circuit.aam import scaled_resistances
 from xbar_core.circuit.base import Wires
 from xbar_core.circuit.fcm import DEFAULT_RTOL, MAX_SWEEPS, Elimination, turn, turned_wires
@@ -38,7 +40,7 @@ class Fields:
         self._rtol = DEFAULT_RTOL[conductance.dtype] if rtol is None else rtol
         self._elimination: Elimination | None = None
         self._turned: Fields | None = None
-        self._factors: Any = None
+        self._ladder: Ladder | None = None
         self.iterations = 0
 
     def difference(self, sources: Array | None = None, outputs: Array | None = None) -> Array:
@@ -92,34 +94,29 @@ class Fields:
         dtype = self._g.dtype
         largest = self._g.max()
         resistances = scaled_resistances(self._wires, largest)
-        if self._factors is None:
-            padded = _kernels.pad_rows(np.ascontiguousarray(self._g / largest))
-            self._factors = padded, _kernels.ladder_factors(padded, *resistances)
-        padded, factors = self._factors
-        n = padded.shape[0]
+        if self._ladder is None:
+            self._ladder = make_ladder(np.ascontiguousarray(self._g / largest), *resistances)
+        ladder = self._ladder
+        n = ladder.g.shape[0]
         volts = np.zeros((n, LANES), dtype)
         volts[n - rows :, : sources.shape[1]] = sources
-        scale = _kernels.largest_first_order(padded, factors)
-        allowed = self._rtol * scale * np.maximum(np.abs(volts).max(axis=0), np.finfo(dtype).tiny)
+        drive = np.maximum(np.abs(volts).max(axis=0), np.finfo(dtype).tiny).astype(np.float64)
         w = np.empty((n, m, LANES), dtype)
         out = np.empty((m, LANES), dtype)
-        r_row, r_col, _, r_sense = resistances
-        sweeps = _kernels.sweep_block(
-            padded, factors, r_row, r_col, r_sense, volts, allowed.astype(np.float64), self._rtol, np.inf,
-            MAX_SWEEPS[dtype], w, out,
-        )
+        allowed = self._rtol * ladder.largest * drive
+        sweeps = sweep_exactly(ladder, volts, allowed, self._rtol, np.inf, MAX_SWEEPS[dtype], w, out)
         if sweeps < 0:
             return None
         self.iterations = max(self.iterations, int(sweeps))
         u = np.empty_like(w)
-        _kernels.voltages_block(padded, factors, r_row, r_col, r_sense, volts, w, u)
+        sweep_voltages(ladder, volts, w, u)
         return u[n - rows :], w[n - rows :]
 
     def _eliminate(self, sources: Array | None, outputs: Array | None) -> Array:
         rows, cols = self._g.shape
         if self._elimination is None:
             self._elimination = Elimination(self._g, self._wires, keep=True)
-            self._factors = self._turned = None
+            self._ladder = self._turned = None
             self.iterations = 0
         nodes = np.zeros((2 * rows * cols + rows + cols, LANES))
         if sources is not None:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbar_core._threads import run_parallel
-from xbar_core.circuit import _kernels
+from xbar_core.circuit._kernels import first_order
+from xbar_core.circuit._sweeps import sweep_matrix
 from xbar_core.circuit.base import Wires
 from xbar_core.circuit.ladder import path_resistance
 
@@ -39,7 +40,8 @@ def aam_matrices(conductance: Array, wires: Wires, order: int) -> Array:
     (batch, rows, cols), siemens, dtype kept.
     """
     if order == 0:
-        return conductance / (1 + conductance * path_resistance(conductance, wires))
+        loaded: Array = conductance / (1 + conductance * path_resistance(conductance, wires))
+        return loaded
     result = np.zeros_like(conductance)
 
     def work(index: int) -> None:
@@ -50,9 +52,9 @@ def aam_matrices(conductance: Array, wires: Wires, order: int) -> Array:
         scaled = g / largest
         resistances = scaled_resistances(wires, largest)
         if order == 1:
-            _kernels.first_order(scaled, *resistances, result[index])
+            first_order(scaled, *resistances, result[index])
         else:
-            _kernels.sweep_matrix(scaled, *resistances, 0.0, 0.0, 0, order, result[index])
+            sweep_matrix(scaled, *resistances, 0.0, 0.0, 0, order, result[index])
         result[index] *= largest
 
     run_parallel(work, conductance.shape[0])

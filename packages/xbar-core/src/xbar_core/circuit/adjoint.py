@@ -16,6 +16,7 @@ IEEE Trans. Circuit Theory 16, 318 (1969).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +24,10 @@ from numpy.typing import NDArray
 
 from xbar_core._checks import check_array
 from xbar_core._threads import run_parallel
-from xbar_core.circuit import _kernels
 from xbar_core.circuit._dispatch import check_model, check_problem, check_state
 from xbar_core.circuit._fields import Fields
 from xbar_core.circuit._lanes import LANES
+from xbar_core.circuit._sweeps import accumulate_adjoint
 from xbar_core.circuit.base import AAM, FCM, CircuitModel, Direction, Ideal, Interpolated, Wires
 from xbar_core.circuit.interpolated import InterpolationState, begin
 from xbar_core.circuit.ladder_adjoint import direct_adjoint, first_order_adjoint, truncated_adjoint
@@ -89,7 +90,11 @@ def effective_conductance_vjp(
 
 
 def interpolation_vjp(
-    state: InterpolationState, conductance: Any, wires: Wires, cotangent: Any, direction: Direction = "forward"
+    state: InterpolationState,
+    conductance: Any,
+    wires: Wires,
+    cotangent: Any,
+    direction: Direction = "forward",
 ) -> CircuitGradient:
     """Pull a cotangent back through `interpolation_apply`; the state is a constant."""
     arrays, wires, shape = check_problem(conductance, wires, direction)
@@ -121,7 +126,7 @@ def _check_cotangent(cotangent: Any, shape: tuple[int, ...], arrays: Array, dire
 
 
 def _outward(
-    conductance: Array, resistances: Array, shape: tuple[int, ...], direction: Direction
+    conductance: Array, resistances: Sequence[float], shape: tuple[int, ...], direction: Direction
 ) -> CircuitGradient:
     r_row, r_col, r_source, r_sense = (float(r) for r in resistances)
     if direction == "backward":
@@ -129,11 +134,11 @@ def _outward(
     return CircuitGradient(conductance.reshape(shape), WiresGradient(r_row, r_col, r_source, r_sense))
 
 
-def _vjp(arrays: Array, wires: Wires, weights: Array, model: CircuitModel) -> tuple[Array, Array]:
+def _vjp(arrays: Array, wires: Wires, weights: Array, model: CircuitModel) -> tuple[Array, Sequence[float]]:
     """Return dL/dg (batch, rows, cols) and dL/dr (4,) of a forward read."""
     match model:
         case Ideal():
-            return weights.copy(), np.zeros(4)
+            return weights.copy(), (0.0, 0.0, 0.0, 0.0)
         case AAM(order=0):
             return direct_adjoint(arrays, wires, weights)
         case AAM(order=1):
@@ -146,7 +151,7 @@ def _vjp(arrays: Array, wires: Wires, weights: Array, model: CircuitModel) -> tu
             raise AssertionError("handled by _interpolated")
 
 
-def _exact(arrays: Array, wires: Wires, weights: Array, rtol: float | None) -> tuple[Array, Array]:
+def _exact(arrays: Array, wires: Wires, weights: Array, rtol: float | None) -> tuple[Array, Sequence[float]]:
     gradient = np.zeros_like(arrays)
     resistances = np.zeros((arrays.shape[0], 4))
 
@@ -154,7 +159,7 @@ def _exact(arrays: Array, wires: Wires, weights: Array, rtol: float | None) -> t
         _exact_array(arrays[index], wires, weights[index], rtol, gradient[index], resistances[index])
 
     run_parallel(work, arrays.shape[0])
-    return gradient, resistances.sum(axis=0)
+    return gradient, resistances.sum(axis=0).tolist()
 
 
 def _exact_array(
@@ -172,4 +177,4 @@ def _exact_array(
         sources[first + np.arange(count), np.arange(count)] = 1
         forward = fields.difference(sources=sources)
         backward = fields.difference(outputs=weights[first : first + count].T)
-        _kernels.accumulate_adjoint(scaled, forward, backward, gradient, resistances)
+        accumulate_adjoint(scaled, forward, backward, gradient, resistances)

@@ -1,6 +1,6 @@
 """FCM: the exact non-ideal conductance matrix.
 
-Two methods give it. Block Gauss-Seidel sweeps over rows and columns (`_kernels`) need few steps
+Two methods give it. Block Gauss-Seidel sweeps over rows and columns (`_sweeps`) need few steps
 when wires are much less resistive than devices, and know beforehand how many; they are used while
 that number is small. Otherwise star-mesh elimination (`_elimination`) does the same work for any
 resistances. Neither can return an unconverged matrix.
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbar_core._threads import run_parallel
-from xbar_core.circuit import _elimination, _kernels
+from xbar_core.circuit import _elimination
+from xbar_core.circuit._sweeps import sweep_matrix
 from xbar_core.circuit.base import Wires
 
 Array = NDArray[Any]
@@ -79,9 +80,8 @@ def _exact_matrix(conductance: Array, wires: Wires, rtol: float | None, result: 
     scaled = np.ascontiguousarray(conductance, dtype) / dtype.type(largest)
     matrix = np.empty((rows, cols), dtype)
     resistances = [dtype.type(r * largest) for r in (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)]
-    sweeps = int(
-        _kernels.sweep_matrix(scaled, *resistances, tolerance, THRESHOLD[dtype], MAX_SWEEPS[dtype], 0, matrix)
-    )
+    threshold, most = THRESHOLD[dtype], MAX_SWEEPS[dtype]
+    sweeps = int(sweep_matrix(scaled, *resistances, tolerance, threshold, most, 0, matrix))
     if sweeps < 0:
         elimination = Elimination(conductance, wires, keep=False)
         result[:] = elimination.matrix

@@ -8,7 +8,7 @@ joined by wires, each cell with a shunt g_k to a known voltage. Eliminating from
 
 adds positive numbers only and divides by no resistance. Rows and columns in turn are block
 Gauss-Seidel; the exact matrix uses its Chebyshev acceleration, with the error bound that
-`_kernels` explains, for a vector z > 0 instead of ones: T z <= rho z.
+`_sweeps` explains, for a vector z > 0 instead of ones: T z <= rho z.
 
 Shapes: conductances (..., rows, cols); node voltages (..., rows, cols, inputs).
 """
@@ -217,8 +217,8 @@ def solve_exact(array: Array, drive: Any, rtol: float, threshold: float) -> Conv
             omega = 1 / (1 - sigma2 * omega / (2 if iteration == 2 else 4))
         w, previous = omega * (gamma * step + w - previous) + previous, w
     raise ConvergenceError(
-        f"circuit: error bound {excess * rtol:.1e} after {MAX_ITERATIONS} sweeps misses rtol={rtol:g}; wires "
-        "are about as resistive as devices. Use NumPy arrays on the CPU (direct elimination), or a larger rtol",
+        f"circuit: error bound {excess * rtol:.1e} after {MAX_ITERATIONS} sweeps misses rtol={rtol:g}; "
+        "wires are about as resistive as devices. Use NumPy arrays (direct elimination) or a larger rtol",
         iterations=MAX_ITERATIONS,
         residual=excess * rtol,
     )

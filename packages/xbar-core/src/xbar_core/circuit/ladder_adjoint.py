@@ -90,9 +90,7 @@ def _transfer_adjoint(lines: Lines, weight: Any) -> tuple[Any, float, float]:
     return xp.stack(gradient, axis=-1), r_bar, r_end_bar
 
 
-def truncated_adjoint(
-    conductance: Any, wires: Wires, cotangent: Any, order: int
-) -> tuple[Any, Resistances]:
+def truncated_adjoint(conductance: Any, wires: Wires, cotangent: Any, order: int) -> tuple[Any, Resistances]:
     """Differentiate `order` plain sweeps, the last first."""
     xp = namespace(conductance)
     array = Array(conductance, wires)
@@ -137,9 +135,7 @@ def _wire_products(first: Any, second: Any) -> tuple[float, float]:
     current in a wire is the sum of all that leave beyond it.
     """
     xp = namespace(first)
-    beyond = [
-        xp.flip(xp.cumulative_sum(xp.flip(c, axis=-2), axis=-2), axis=-2) for c in (first, second)
-    ]
+    beyond = [xp.flip(xp.cumulative_sum(xp.flip(c, axis=-2), axis=-2), axis=-2) for c in (first, second)]
     products = beyond[0] * beyond[1]
     return float(xp.sum(products[..., 0, :])), float(xp.sum(products[..., 1:, :]))
 
@@ -154,7 +150,9 @@ def exact_adjoint(
         return xp.asarray(cotangent, copy=True), (0.0, 0.0, 0.0, 0.0)
     rtol, threshold = tolerance(conductance, rtol)
     turned_wires = Wires(wires.r_col, wires.r_row, wires.r_sense, wires.r_source)
-    forward = solve_exact(Array(conductance / scale, wires, scale), one_volt_each(conductance), rtol, threshold)
+    forward = solve_exact(
+        Array(conductance / scale, wires, scale), one_volt_each(conductance), rtol, threshold
+    )
     outputs = xp.flip(xp.matrix_transpose(cotangent), axis=-2)
     reverse = Array(turn_matrix(conductance) / scale, turned_wires, scale)
     # A cotangent has both signs: no entry of what it drives is held to its own size.

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbar_core._checks import check_array
+from xbar_core._checks import check_voltages
 from xbar_core.circuit._dispatch import check_problem
 from xbar_core.circuit._fields import Fields
 from xbar_core.circuit._lanes import LANES
 from xbar_core.circuit.base import Wires
-from xbar_core.errors import ConfigError, ShapeError
+from xbar_core.errors import ShapeError
 
 Array = NDArray[Any]
 
@@ -98,7 +98,9 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
     if len(shape) != 2:
         raise ShapeError(f"conductance: shape {shape} is not (rows, cols); solve takes one array at a time")
     g = arrays[0]
-    inputs, dtype, batched = _check_voltages(voltages, g)
+    given = check_voltages("voltages", voltages, g.shape[0])
+    inputs = np.atleast_2d(given).astype(np.float64)
+    dtype, batched = np.result_type(given, g), given.ndim == 2
     g = g.astype(np.float64)
     u = np.zeros((inputs.shape[0], *g.shape), g.dtype)
     w = np.zeros_like(u)
@@ -113,20 +115,6 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
                 target[first : first + LANES] = np.moveaxis(found, -1, 0)[: block.shape[1]]
         iterations = fields.iterations
     return _assemble(g, wires, inputs, u, w, iterations, dtype, batched)
-
-
-def _check_voltages(voltages: Any, g: Array) -> tuple[Array, np.dtype[Any], bool]:
-    """Return (batch, rows) float64 voltages, the common dtype, and whether a batch was given."""
-    array = check_array("voltages", voltages)
-    if array.ndim not in (1, 2) or array.shape[-1] != g.shape[0] or array.size == 0:
-        raise ShapeError(
-            f"voltages: shape {array.shape} does not fit {g.shape[0]} rows; give (rows,) or (batch, rows)"
-        )
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = tuple(int(k) for k in np.argwhere(~finite)[0])
-        raise ConfigError(f"voltages{list(index)}: {array[index]!s} is not finite; give volts")
-    return np.atleast_2d(array).astype(np.float64), np.result_type(array, g), array.ndim == 2
 
 
 def _assemble(

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from xbar_core.engine.call import Call
 from xbar_core.engine.circuits import Reference
+from xbar_core.engine.decode import decode
+from xbar_core.engine.encode import Encoded, encode
 from xbar_core.engine.energy import ReadEnergy, read_energy
+from xbar_core.engine.gradients import Gradients, Residual
 from xbar_core.engine.layout import Layout, ReadPlan
 from xbar_core.engine.matrices import Matrices, Request, read_matrices
 from xbar_core.engine.program import (
@@ -24,9 +27,9 @@ from xbar_core.engine.program import (
     weights,
 )
 from xbar_core.engine.ranges import Ranges
-from xbar_core.engine.read import Encoded, Reading, decode, encode, partial_sums, read, read_encoded
+from xbar_core.engine.read import Reading, partial_sums, read, read_encoded
 from xbar_core.engine.update import Updated, pulse_update, update
-from xbar_core.engine.vjp import Forward, Gradients, Residual, encode_errors, forward, vjp, weight_gradient
+from xbar_core.engine.vjp import Forward, encode_errors, forward, residual_of, vjp, weight_gradient
 
 __all__ = [
     "Call",
@@ -59,6 +62,7 @@ __all__ = [
     "read_energy",
     "read_matrices",
     "reprogram",
+    "residual_of",
     "update",
     "vjp",
     "weight_gradient",

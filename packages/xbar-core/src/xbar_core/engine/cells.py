@@ -21,7 +21,7 @@ from xbar_core.engine.layout import Layout
 from xbar_core.random import Purpose
 
 FROZEN = ("variation", "faults", "drift", "spread_v", "spread_g_min", "spread_g_max")
-"""Buffers of device-to-device differences, each (devices, in, out) but ``spread_v``: (2, devices, in, out)."""
+"""Buffers of device-to-device differences: (devices, in, out), ``spread_v`` (2, devices, in, out)."""
 
 
 def frozen_draws(layout: Layout, like: Any) -> dict[str, Any]:

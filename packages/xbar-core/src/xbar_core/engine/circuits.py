@@ -157,8 +157,8 @@ def _interpolate(job: Job, direction: Direction) -> tuple[Arrays, Reference]:
         assert job.reference is not None
         return solved, job.reference
     like = next(iter(job.arrays.values()))
-    kept = (array_like(np.concatenate(parts), like) for parts in (factors, offsets))
-    return solved, Reference(*kept, job.update)
+    factor, offset = (array_like(np.concatenate(parts), like) for parts in (factors, offsets))
+    return solved, Reference(factor, offset, job.update)
 
 
 def exact_model(model: CircuitModel) -> CircuitModel:

@@ -11,8 +11,8 @@ from xbar_core._arrays import to_numpy
 from xbar_core._checks import check_number
 from xbar_core.circuit import Wires, solve
 from xbar_core.circuit.base import Direction, Ideal
+from xbar_core.engine.encode import Encoded
 from xbar_core.engine.matrices import Request, physical_arrays
-from xbar_core.engine.read import Encoded
 
 PARTS = ("devices", "wires", "source", "sense")
 

@@ -113,14 +113,13 @@ def _circuit_vjp(request: Request, reference: Reference | None, arrays: Arrays, 
         if isinstance(chip.circuit, Interpolated):
             assert reference is not None
             stop = start + host.size
-            kept = (
+            factor, offset = (
                 to_numpy(part)[start:stop].reshape(-1, *shape)
                 for part in (reference.factor, reference.offset)
             )
-            state = InterpolationState(*kept, chip.circuit.reuse)
-            flat = (np.ascontiguousarray(a).reshape(-1, *shape) for a in (host, bar))
-            conductance_flat, bar_flat = flat
-            gradient = interpolation_vjp(state, conductance_flat, chip.wires, bar_flat)
+            state = InterpolationState(factor, offset, chip.circuit.reuse)
+            flat, flat_bar = (np.ascontiguousarray(a).reshape(-1, *shape) for a in (host, bar))
+            gradient = interpolation_vjp(state, flat, chip.wires, flat_bar)
             start = stop
         else:
             gradient = effective_conductance_vjp(host, chip.wires, bar, chip.circuit)

@@ -72,7 +72,8 @@ def program(
     xp = namespace(weight)
     if tuple(weight.shape) != (layout.inputs, layout.outputs):
         raise ShapeError(
-            f"weight: shape {tuple(weight.shape)} is not that of the layer, ({layout.inputs}, {layout.outputs})"
+            f"weight: shape {tuple(weight.shape)} is not that of the layer, "
+            f"({layout.inputs}, {layout.outputs})"
         )
     if not bool(xp.all(xp.isfinite(weight))):
         raise ConfigError("weight: holds NaN or infinity; program finite weights")
@@ -104,8 +105,8 @@ def _range(layout: Layout, weight: Any, w_max: float | None) -> float:
     if isinstance(rule, MaxAbs):
         return mapping.choose_w_max(weight, "max_abs", rule.headroom)
     raise ConfigError(
-        f"mapping.w_max.rule: 'native' needs the range of layer {layout.name!r} at programming; collect native "
-        "statistics and hand over w_max, or use rule = 'max_abs'"
+        f"mapping.w_max.rule: 'native' needs the range of layer {layout.name!r} at programming; collect "
+        "native statistics and hand over w_max, or use rule = 'max_abs'"
     )
 
 

@@ -91,8 +91,9 @@ def writes(factors: Factors, samples_per_write: int | None) -> Iterator[Any]:
     samples = factors.rows.shape[0]
     group = samples if samples_per_write is None else samples_per_write
     for first in range(0, samples, group):
-        rows = factors.rows[first : first + group, ...]
-        cols = factors.cols[first : first + group, ...]
+        part = slice(first, min(first + group, samples))
+        rows = factors.rows[part, ...]
+        cols = factors.cols[part, ...]
         rows = xp.reshape(rows, (-1, rows.shape[-1]))
         cols = xp.reshape(cols, (-1, cols.shape[-1]))
         yield xp.matmul(rows.T, cols) * factors.unit

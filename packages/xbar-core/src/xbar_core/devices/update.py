@@ -17,11 +17,10 @@ it for ``before_lr``), non-linearity, noise, rate (``before_lr`` only), clip, sn
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from xbar_core._arrays import namespace
+from xbar_core._arrays import array_like, namespace
 from xbar_core.config.update import Pair, Update
 from xbar_core.devices.jump_table import Jumps, jump
 from xbar_core.devices.noise import write_noise
@@ -124,13 +123,13 @@ def _bend(travelled: Any, size: Any, v: float) -> Any:
         return size
     xp = namespace(size)
     u = abs(v)
-    full = -math.expm1(-u)
+    # Of the array's library and precision, so that a full step divides equal numbers and gives exactly 1.
+    full = xp.expm1(array_like(-u, size))
     part = xp.expm1(size * -u)
-    part *= -1.0
     if v > 0.0:
-        return part * (1.0 / full - travelled) if u > 1e-3 else part / full - travelled * part
-    ahead = xp.exp(xp.clip(size * u - u, None, _EXPONENT)) / full
-    return part * (ahead + travelled * xp.exp(xp.clip(size * u, None, _EXPONENT)))
+        return part / full + travelled * part
+    ahead = part / full * xp.exp(xp.clip(size * u - u, None, _EXPONENT))
+    return ahead - travelled * part * xp.exp(xp.clip(size * u, None, _EXPONENT))
 
 
 def _bend_each(travelled: Any, size: Any, v: Any) -> Any:
@@ -139,10 +138,10 @@ def _bend_each(travelled: Any, size: Any, v: Any) -> Any:
     u = xp.abs(v)
     linear = u < _LINEAR
     u = xp.where(linear, xp.ones_like(u), u)
-    full, part = -xp.expm1(-u), -xp.expm1(-u * size)
-    slowing = part / full - travelled * part
-    ahead = xp.exp(xp.clip(u * size - u, None, _EXPONENT)) / full
-    quickening = part * (ahead + travelled * xp.exp(xp.clip(u * size, None, _EXPONENT)))
+    full, part = xp.expm1(-u), xp.expm1(-u * size)
+    slowing = part / full + travelled * part
+    ahead = part / full * xp.exp(xp.clip(u * size - u, None, _EXPONENT))
+    quickening = ahead - travelled * part * xp.exp(xp.clip(u * size, None, _EXPONENT))
     return xp.where(linear, size, xp.where(v > 0.0, slowing, quickening))
 
 
@@ -223,7 +222,8 @@ def update_states(
             moved = noise
         target = state + (moved * rate if before else moved)
     written = xp.clip(target, low, high)
-    saturated = _count(written != target)
+    # A step that ends at the end of the range, to rounding, does not saturate.
+    saturated = _count(xp.abs(target - written) > 8.0 * xp.finfo(target.dtype).eps)
     if config.snap != "off" and levels is not None:
         written = snap_states(levels, written, uniform if config.snap == "stochastic" else None)
     return Written(written, saturated, refreshed)

@@ -15,9 +15,10 @@ from xbar_core.config.device import (
 from xbar_core.config.loading import apply_overrides
 from xbar_core.config.mapping import FixedWeight, Mapping, MaxAbs, NativeWeight
 from xbar_core.config.periphery import Adc, Input, MeasuredCurve, OddPolynomial
-from xbar_core.config.presets import preset, preset_names
+from xbar_core.config.presets import load_chip, preset, preset_names
 from xbar_core.config.ranges import DynamicRange, FixedRange, TrackedRange
 from xbar_core.config.schema import Array, Chip
+from xbar_core.config.summary import ChipSummary, summarize
 from xbar_core.config.update import (
     CrossbarBackward,
     DeterministicUpdate,
@@ -37,6 +38,7 @@ __all__ = [
     "Adc",
     "Array",
     "Chip",
+    "ChipSummary",
     "CrossbarBackward",
     "DeterministicUpdate",
     "Device",
@@ -67,7 +69,9 @@ __all__ = [
     "Update",
     "Variation",
     "apply_overrides",
+    "load_chip",
     "preset",
     "preset_names",
+    "summarize",
     "wires_for_node",
 ]

@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from xbar_core._checks import check_integer, check_number
-from xbar_core.config.device import JumpTable, JumpTableDevice
+from xbar_core.config.device import JumpTableDevice
 from xbar_core.config.schema import Chip
+from xbar_core.devices.jump_table import Jumps, jump, pulses_across
 from xbar_core.errors import ConfigError
 
 LABEL_UNIT = 0.07
@@ -154,7 +155,9 @@ class UpdateCurve:
 
 
 def default_pulses(chip: Chip) -> int:
-    """Return the pulses of a full sweep: the device's levels, or 100."""
+    """Return the pulses of a full sweep: of a jump table, the device's levels, or 100."""
+    if isinstance(chip.device, JumpTableDevice):
+        return math.ceil(max(_crossing(chip.device, True), _crossing(chip.device, False)))
     return chip.device.levels or DEFAULT_PULSES
 
 
@@ -166,7 +169,8 @@ def update_curve(chip: Chip, *, pulses: int | None = None, devices: int = 400) -
     chip : Chip
         The chip; its device law, v and write noise are used.
     pulses : int or None
-        Pulses of a full sweep; each asks for ``R / pulses``. None: the device's levels, or 100.
+        Pulses of a sweep; each asks for ``R / pulses`` (a jump table takes single pulses). None: the
+        pulses that cross a jump table, the device's levels, or 100.
     devices : int
         Devices simulated for a jump table, whose band has no closed form.
 
@@ -181,12 +185,13 @@ def update_curve(chip: Chip, *, pulses: int | None = None, devices: int = 400) -
     device = chip.device
     span = device.g_max - device.g_min
     pulse = np.arange(count + 1)
-    if isinstance(device, JumpTableDevice) and device.up is not None and device.down is not None:
+    if isinstance(device, JumpTableDevice):
         rng = np.random.Generator(np.random.Philox(chip.seed))
-        bounds = (device.g_min, device.g_max)
-        up, up_sigma = _walk(device.up, bounds, device.g_min, count, devices, rng)
-        down, down_sigma = _walk(device.down, bounds, device.g_max, count, devices, rng)
-        return UpdateCurve(pulse, up, down, up_sigma, down_sigma)
+        up, up_sigma = _walk(device, True, count, devices, rng)
+        down, down_sigma = _walk(device, False, count, devices, rng)
+        return UpdateCurve(
+            pulse, device.g_min + span * up, device.g_min + span * down, span * up_sigma, span * down_sigma
+        )
     fraction = pulse / count
     update = chip.update
     return UpdateCurve(
@@ -225,50 +230,21 @@ def noise_band(chip: Chip, v: float, pulses: int) -> NDArray[np.float64]:
 
 
 def _walk(
-    table: JumpTable,
-    bounds: tuple[float, float],
-    start: float,
-    pulses: int,
-    devices: int,
-    rng: np.random.Generator,
+    device: JumpTableDevice, up: bool, pulses: int, devices: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of devices that draw every jump from a table."""
-    g = np.full(devices, start)
-    mean, sigma = np.full(pulses + 1, start), np.zeros(pulses + 1)
+    """Return mean and standard deviation of the states of devices that draw every jump from a table."""
+    step = np.full(devices, (1.0 if up else -1.0) / _crossing(device, up))
+    jumps = Jumps(device, lambda _: rng.random(devices))
+    state = np.full(devices, 0.0 if up else 1.0)
+    mean, sigma = np.full(pulses + 1, state[0]), np.zeros(pulses + 1)
     for p in range(pulses):
-        g = np.clip(g + jump(table, g, rng.random(devices)), *bounds)
-        mean[p + 1], sigma[p + 1] = g.mean(), g.std()
+        state = np.clip(jump(state, step, jumps), 0.0, 1.0)
+        mean[p + 1], sigma[p + 1] = state.mean(), state.std()
     return mean, sigma
 
 
-def jump(
-    table: JumpTable, conductance: NDArray[np.float64], uniform: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the conductance change of one pulse, drawn from a measured table.
-
-    Parameters
-    ----------
-    table : JumpTable
-        Quantiles of dG at the measured conductances.
-    conductance, uniform : ndarray
-        Conductance before the pulse (siemens) and a uniform number in [0, 1) per device.
-
-    Returns
-    -------
-    ndarray
-        dG in siemens, interpolated linearly in conductance and in probability.
-    """
-    grid, cdf, dg = np.asarray(table.conductance), np.asarray(table.cdf), np.asarray(table.dg)
-    i, s = _locate(grid, conductance)
-    k, t = _locate(cdf, uniform)
-    low = dg[i, k] * (1.0 - t) + dg[i, k + 1] * t
-    high = dg[i + 1, k] * (1.0 - t) + dg[i + 1, k + 1] * t
-    return np.asarray(low * (1.0 - s) + high * s)
-
-
-def _locate(
-    grid: NDArray[np.float64], value: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the interval of each value and the fraction within it, held at the grid's ends."""
-    k = np.clip(np.searchsorted(grid, value, side="right") - 1, 0, grid.size - 2)
-    return k, np.clip((value - grid[k]) / (grid[k + 1] - grid[k]), 0.0, 1.0)
+def _crossing(device: JumpTableDevice, up: bool) -> float:
+    """Return the mean number of pulses that cross the range."""
+    table = device.up if up else device.down
+    assert table is not None
+    return pulses_across(table, device.g_min, device.g_max)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from xbar_core._checks import check_integer
-from xbar_core.config.device import Device, ReadNoise, Variation
+from xbar_core.config.device import Device, JumpTableDevice, ReadNoise, Variation
 from xbar_core.config.schema import Chip
-from xbar_core.config.update import V_LIMIT, SqrtNoise
+from xbar_core.config.update import V_LIMIT, NoNoise, SqrtNoise
 from xbar_core.devices._traces import Trace, read_traces
 from xbar_core.devices.curves import growth
 
@@ -122,19 +122,47 @@ class DeviceFit:
             v_down=self.v_down,
             noise=SqrtNoise(gamma=self.gamma, stage=base.update.noise.stage),
         )
-        told = f"measured: fit of {self.source} ({self.devices} devices, {self.cycles} cycles)"
-        fitted = ("device", "update.v_up", "update.v_down", "update.noise")
-        kept = [
-            (path, text) for path, text in base.sources if not any(path.startswith(part) for part in fitted)
-        ]
         return replace(
             base,
             name=f"fit of {Path(self.source).stem}" if name is None else name,
             description=f"Fit of measured curves, R^2 {self.r_squared:.4f}",
             device=self.to_device(),
             update=update,
-            sources=(*kept, *((path, told) for path in fitted)),
+            sources=self._sources(base, "fit of"),
         )
+
+    def to_jump_table_chip(
+        self, device: JumpTableDevice, base: Chip | None = None, *, name: str | None = None
+    ) -> Chip:
+        """Return a chip that draws the measured steps of `device` instead of following the law.
+
+        Parameters
+        ----------
+        device : JumpTableDevice
+            From `jump_table_device` and the same file.
+        base, name
+            As for `to_chip`.
+        """
+        base = Chip() if base is None else base
+        return replace(
+            base,
+            name=f"steps of {Path(self.source).stem}" if name is None else name,
+            description="Measured distributions of conductance steps",
+            device=device,
+            update=replace(base.update, v_up=0.0, v_down=0.0, noise=NoNoise(stage=base.update.noise.stage)),
+            sources=self._sources(base, "steps in"),
+        )
+
+    def _sources(self, base: Chip, how: str) -> tuple[tuple[str, str], ...]:
+        """Return the sources of a chip whose device and update law are this fit's."""
+        told = f"measured: {how} {self.source} (devices: {self.devices}, cycles: {self.cycles})"
+        fitted = ("device", "update.v_up", "update.v_down", "update.noise")
+        kept = [
+            (path, text)
+            for path, text in base.sources
+            if not any(path == part or path.startswith(f"{part}.") for part in fitted)
+        ]
+        return (*kept, *((path, told) for path in fitted))
 
 
 def fit_device(csv: str | Path, *, resamples: int = 40, seed: int = 0) -> DeviceFit:

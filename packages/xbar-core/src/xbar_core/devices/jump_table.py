@@ -72,6 +72,13 @@ def jump(state: Any, step: Any, jumps: Jumps) -> Any:
     return held
 
 
+def mean_step(table: JumpTable) -> Any:
+    """Return the mean conductance change of one pulse at every conductance of the table, siemens."""
+    probability = np.asarray(table.cdf)
+    edges = np.concatenate([[0.0], 0.5 * (probability[1:] + probability[:-1]), [1.0]])
+    return np.asarray(table.dg) @ np.diff(edges)
+
+
 def pulses_across(table: JumpTable, g_min: float, g_max: float) -> float:
     """Return the mean number of pulses that cross the range: the integral of dg / E[dG](g).
 
@@ -80,12 +87,8 @@ def pulses_across(table: JumpTable, g_min: float, g_max: float) -> float:
     ConfigError
         The mean change vanishes or turns round within the range, so that no pulse number crosses it.
     """
-    probability = np.asarray(table.cdf)
-    quantiles = np.asarray(table.dg)
-    edges = np.concatenate([[0.0], 0.5 * (probability[1:] + probability[:-1]), [1.0]])
-    mean = quantiles @ np.diff(edges)
     grid = np.linspace(g_min, g_max, 1001)
-    change = np.interp(grid, np.asarray(table.conductance), mean)
+    change = np.interp(grid, np.asarray(table.conductance), mean_step(table))
     if change.min() * change.max() <= 0.0:
         raise ConfigError(
             f"device.dg: the mean change of a pulse goes from {change.min():.3g} to {change.max():.3g} S "

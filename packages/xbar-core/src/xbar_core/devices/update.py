@@ -193,7 +193,9 @@ def update_states(
     before = config.noise.stage == "before_lr" and jumps is None
     low = 0.0 if spread.lower is None else spread.lower
     high = 1.0 if spread.upper is None else spread.upper
-    step = step * rate
+    direct = state.shape[0] == 1 or pair == "both"
+    # The other pair rules must see the real step; the paper's stage takes the rate out again below.
+    step = step if before and direct else step * rate
     refreshed = xp.sum(xp.zeros_like(state[:1, 0, 0], dtype=xp.int64))
     if state.shape[0] == 1:
         steps = step[None, ...]
@@ -206,8 +208,7 @@ def update_states(
     if jumps is not None:
         target = jump(state, steps, jumps)
     else:
-        # The rate is inside `steps` so that pair rules see the real step; the paper's stage takes it out.
-        asked = steps / rate if before and rate > 0.0 else steps
+        asked = steps / rate if before and not direct and rate > 0.0 else steps
         moved = nonlinear_step(
             state,
             asked,

@@ -43,6 +43,15 @@ def problems(draw: st.DrawFn, cells: st.SearchStrategy[float] = siemens, batch: 
     return Problem(g, Wires(*draw(st.tuples(ohms, ohms, ohms, ohms))))
 
 
+@st.composite
+def any_accepted(draw: st.DrawFn) -> Problem:
+    """Draw any array and wires that are accepted at all, with zeros among both."""
+    cells = st.just(0.0) | st.floats(-15.0, 3.0).map(lambda x: float(np.clip(10.0**x, 1e-15, 1e3)))
+    ends = st.just(0.0) | st.floats(-6.0, 9.0).map(lambda x: float(np.clip(10.0**x, 1e-6, 1e9)))
+    g = draw(hnp.arrays(np.float64, (draw(st.integers(1, 6)), draw(st.integers(1, 6))), elements=cells))
+    return Problem(g, Wires(*draw(st.tuples(ends, ends, ends, ends))))
+
+
 def normal(shape: tuple[int, ...], seed: int) -> NDArray[np.float64]:
     """Return normal numbers that hypothesis need not shrink."""
     return np.random.default_rng(seed).standard_normal(shape)

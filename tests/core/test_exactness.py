@@ -11,8 +11,8 @@ import itertools
 import numpy as np
 import pytest
 from core import oracle
+from core.strategies import Problem, any_accepted, directions
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xbar_core import AAM, FCM, Ideal, Interpolated, Wires, effective_conductance
@@ -132,24 +132,11 @@ def test_one_device(direction: str) -> None:
         np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
-_siemens = st.floats(-15.0, 3.0).map(lambda x: float(np.clip(10.0**x, 1e-15, 1e3)))
-_ohms = st.floats(-6.0, 9.0).map(lambda x: float(np.clip(10.0**x, 1e-6, 1e9)))
-
-
-@st.composite
-def any_accepted(draw: st.DrawFn) -> tuple[Floats, tuple[float, ...]]:
-    """Draw any array and wires that are accepted, with zeros among both."""
-    rows, cols = draw(st.integers(1, 6)), draw(st.integers(1, 6))
-    cells = st.lists(st.just(0.0) | _siemens, min_size=rows * cols, max_size=rows * cols)
-    wires = draw(st.tuples(*[st.just(0.0) | _ohms] * 4))
-    return np.array(draw(cells)).reshape(rows, cols), wires
-
-
 @settings(max_examples=150)
-@given(any_accepted(), st.sampled_from(["forward", "backward"]))
-def test_whole_accepted_range(problem: tuple[Floats, tuple[float, ...]], direction: str) -> None:
+@given(any_accepted(), directions)
+def test_whole_accepted_range(problem: Problem, direction: str) -> None:
     """Any mixture of 1e-15 to 1e3 S and 1e-6 to 1e9 ohm is solved as well as an ordinary array."""
-    check(*problem, direction)
+    check(problem.g, problem.resistances, direction)
 
 
 @each_direction

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from core import oracle
-from core.strategies import EXACT, Problem, normal, problems, scale_of
+from core.strategies import EXACT, Problem, any_accepted, normal, problems, scale_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbar_core import Solution, Wires, effective_conductance, solve
+from xbar_core import ConvergenceError, Solution, Wires, effective_conductance, solve
 
 few = settings(max_examples=60)
 seeds = st.integers(0, 2**32 - 1)
@@ -179,6 +179,25 @@ def test_64x64(wires: tuple[float, ...]) -> None:
     solution = solve(g, Wires(*wires), v)
     exact = oracle.circuit(g, *wires)
     oracle.assert_matches(solution.currents, v @ exact.matrix, 1e-9)
+    np.testing.assert_allclose(
+        solution.voltages_row, np.tensordot(v, exact.voltages_row, 1), rtol=0, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        solution.voltages_col, np.tensordot(v, exact.voltages_col, 1), rtol=0, atol=1e-9
+    )
+
+
+@settings(max_examples=150)
+@given(any_accepted())
+def test_whole_accepted_range(problem: Problem) -> None:
+    """Any mixture of accepted conductances and resistances: the tolerance is met, or the call raises."""
+    v = np.linspace(0.2, 1.0, problem.g.shape[0])
+    try:
+        solution = solve(problem.g, problem.wires, v)
+    except ConvergenceError:
+        return
+    exact = oracle.circuit(problem.g, *problem.resistances)
+    oracle.assert_matches(solution.currents, v @ oracle.matrix(problem.g, *problem.resistances), 1e-9)
     np.testing.assert_allclose(
         solution.voltages_row, np.tensordot(v, exact.voltages_row, 1), rtol=0, atol=1e-9
     )

@@ -31,7 +31,7 @@ help: ## list the targets
 setup: $(FULL) ## create .venv with the packages and all tools
 
 run: $(BASE) ## solve a 64x64 array, compare every circuit model, write the error maps to runs/demo
-	$(BIN)/xbar demo --out $(OUT)
+	$(BIN)/xbar demo --out $(OUT) --force
 
 test: $(FULL) ## run the test suite
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

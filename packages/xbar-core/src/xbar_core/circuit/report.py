@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xbar_core._checks import check_array
 from xbar_core.circuit._dispatch import effective_conductance
 from xbar_core.circuit.base import FCM, CircuitModel, Direction, Wires
+from xbar_core.errors import ShapeError
 
 Array = NDArray[Any]
 
@@ -23,7 +25,7 @@ class ErrorReport:
     error : float
         ``max|dG_ni| / max|G_ni|``, the largest over the arrays of the batch.
     elementwise_max, elementwise_mean : float
-        Largest and mean of ``|dG_ni| / G_ni`` over entries that are not zero.
+        Largest and mean of ``|dG_ni| / G_ni`` over entries that are not zero in both matrices.
     map : (..., rows, cols)
         Signed relative error of every entry, 0 where both matrices are 0.
     exact, approximate : (..., rows, cols)
@@ -60,11 +62,22 @@ def error_report(
     Returns
     -------
     ErrorReport
+
+    Raises
+    ------
+    ShapeError, ConfigError
+        An argument breaks its rule; nothing was computed.
     """
     exact = effective_conductance(conductance, wires, FCM(), direction)
     if approximate is None:
         approximate = effective_conductance(conductance, wires, model, direction)
-    return compare_matrices(exact, np.asarray(approximate))
+    approximate = check_array("approximate", approximate)
+    if approximate.shape != exact.shape:
+        raise ShapeError(
+            f"approximate: shape {approximate.shape} is not that of the matrix, {exact.shape}; "
+            f"give one entry for each of its entries"
+        )
+    return compare_matrices(exact, approximate)
 
 
 def compare_matrices(exact: Array, approximate: Array) -> ErrorReport:
@@ -72,12 +85,14 @@ def compare_matrices(exact: Array, approximate: Array) -> ErrorReport:
     difference = approximate.astype(np.float64) - exact
     known = exact != 0
     relative = np.where(known, difference / np.where(known, exact, 1), np.where(difference == 0, 0, np.inf))
-    scale = exact.max(axis=(-1, -2))
+    judged = np.abs(relative[known | (difference != 0)])
     worst = np.abs(difference).max(axis=(-1, -2))
+    scale = exact.max(axis=(-1, -2))
+    errors = np.where(scale > 0, worst / np.where(scale > 0, scale, 1), np.where(worst == 0, 0, np.inf))
     return ErrorReport(
-        error=float(np.max(np.where(worst == 0, 0, worst / np.where(scale == 0, 1, scale)))),
-        elementwise_max=float(np.abs(relative).max()),
-        elementwise_mean=float(np.abs(relative).mean()),
+        error=float(errors.max(initial=0.0)),
+        elementwise_max=float(judged.max(initial=0.0)),
+        elementwise_mean=float(judged.mean()) if judged.size else 0.0,
         map=relative,
         exact=exact,
         approximate=approximate,

@@ -139,16 +139,22 @@ def test_library_does_not_print(file: Path) -> None:
 def test_kernels_are_cached(file: Path) -> None:
     """Every numba decorator asks for the on-disk cache, so that only the first run compiles."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    # Options may be spelt out or come from one dictionary of the module, **OPTIONS.
+    shared = {
+        ast.unparse(target): ast.unparse(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            bare = {
-                getattr(decorator, "id", getattr(decorator, "attr", "")) for decorator in node.decorator_list
-            }
+            bare = {getattr(d, "id", getattr(d, "attr", "")) for d in node.decorator_list}
             assert not bare & NUMBA, f"{node.name} (line {node.lineno}) is compiled without cache=True"
-    for call in calls:
-        name = getattr(call.func, "id", getattr(call.func, "attr", ""))
-        if name in NUMBA:
-            options = {option.arg: option.value for option in call.keywords}
-            cached = ast.unparse(options.get("cache", ast.Constant(None)))
-            assert cached == "True", f"line {call.lineno}: no cache=True"
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in NUMBA:
+            cached = any(
+                ast.unparse(option.value) == "True"
+                if option.arg == "cache"
+                else option.arg is None and "'cache': True" in shared.get(ast.unparse(option.value), "")
+                for option in node.keywords
+            )
+            assert cached, f"line {node.lineno}: no cache=True"

@@ -129,7 +129,7 @@ def figure(rows: list[Row], direction: Direction) -> Figure:
     from xbar_core import plots
 
     turn = (lambda matrix: matrix) if direction == "forward" else np.transpose
-    named = {f"{row.name}\nerror {row.report.error:.1e}, {row.speed:.3g} x faster": row for row in rows[1:]}
+    named = {f"{row.name}\nerror {row.report.error:.1e}, speed {row.speed:.3g} x": row for row in rows[1:]}
     return plots.error_maps(
         {name: turn(row.report.approximate) for name, row in named.items()},
         {name: turn(row.report.exact) for name, row in named.items()},

@@ -184,7 +184,7 @@ def _report(
     lines.append(("open cells", str(conductance.size - present.size)))
     lines.append(("wires", ", ".join(f"{n} {getattr(wires, n):g} ohm" for n in wires.__dataclass_fields__)))
     lines.append(("model", f"{model_name(model)}, {way} read"))
-    lines.append(("error without wires", f"{ideal.error:.2e} (worst cell {ideal.elementwise_max:.2e})"))
+    lines.append(("error of ideal wires", f"{ideal.error:.2e} (worst cell {ideal.elementwise_max:.2e})"))
     lines.append(("error of the model", f"{mine.error:.2e} (worst cell {mine.elementwise_max:.2e})"))
     if way == "forward":  # `solve` drives the rows
         full = solve(conductance, wires, np.ones(conductance.shape[0]))

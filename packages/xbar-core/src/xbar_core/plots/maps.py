@@ -39,7 +39,9 @@ def distortion_map(conductance: Any, non_ideal: Any, *, title: str = "") -> Figu
     """
     ideal, actual = _pair("conductance", conductance, "non_ideal", non_ideal)
     heading = "Conductance lost to the wires and the periphery"
-    return _single(_ratio(ideal - actual, ideal), heading, title, "(G − G_ni) / G  (%)")
+    lost = _ratio(ideal - actual, ideal)
+    gained = "\nnegative: gained through other cells" if (lost < -0.01).any() else ""
+    return _single(lost, heading, title, f"(G − G_ni) / G  (%){gained}")
 
 
 def error_map(approximate: Any, exact: Any, *, title: str = "") -> Figure:
@@ -83,7 +85,7 @@ def error_maps(approximate: Mapping[str, Any], exact: Any | Mapping[str, Any]) -
         model, reference = _pair(f"approximate[{name!r}]", matrix, "exact", truth)
         maps[name] = np.abs(_ratio(model - reference, reference))
     count = len(maps)
-    cols = min(count, 3)
+    cols = min(count, 3 if count <= 6 else 4)
     rows = -(-count // cols)
     shape = next(iter(maps.values())).shape
     tall = min(max(shape[0] / shape[1], 0.35), 2.0)

@@ -261,19 +261,18 @@ def _eliminate(front: Array, inside: int, last: int, first: int) -> None:
 
 
 @kernel
-def eliminate(g: Array, wires: Any, blocks: Array, sizes: Any, factor: Array) -> Array:
+def eliminate(g: Array, wires: Any, blocks: Array, buffer: Array, stack: Array, factor: Array) -> Array:
     """Return ``G_ni`` (rows, cols) of one array.
 
     Parameters
     ----------
     g : (rows, cols) conductances, divided by their maximum.
     wires : conductances of row wire, column wire, source and sense, in the same unit.
-    factor : empty, or of the length that `workspace` says: receives the stars for `voltages`.
+    buffer, stack : scratch of the lengths that `workspace` says.
+    factor : empty, or of the length that `workspace` says: receives the stars for `potentials`.
     """
     rows, cols = g.shape
     keep = factor.shape[0] > 0
-    buffer = np.empty(sizes[0], np.float64)
-    stack = np.empty(sizes[1], np.float64)
     index = np.empty(2 * (rows + cols), np.int64)
     top_of_stack, kept = 0, 0
     result = np.empty((rows, cols), np.float64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xbar_core.circuit import _elimination
 from xbar_core.circuit._kernels import Ladder, make_ladder
 from xbar_core.circuit._lanes import LANES
-from xbar_core.circuit._sweeps import sweep_exactly, sweep_voltages
+from xbar_core.circuit._sweeps import hopeless, sweep_exactly, sweep_voltages
 from xbar_core.circuit.aam import scaled_resistances
 from xbar_core.circuit.base import Wires
 from xbar_core.circuit.fcm import DEFAULT_RTOL, MAX_SWEEPS, Elimination, turn, turned_wires
@@ -53,14 +53,15 @@ class Fields:
 
         Returns
         -------
-        (rows, cols, LANES) array of the conductances' dtype; unused lanes are zero.
+        (rows, cols, LANES) array of the conductances' dtype; unused lanes are zero. It may be
+        overwritten by the next call.
         """
         if self._elimination is None:
             if outputs is None:
                 assert sources is not None
                 swept = self._sweep(sources)
                 if swept is not None:
-                    u, w = swept
+                    u, w, _ = swept
                     u -= w
                     return u
             else:
@@ -69,27 +70,36 @@ class Fields:
                 swept = self._turned._sweep(outputs[::-1])
                 if swept is not None:
                     self.iterations = max(self.iterations, self._turned.iterations)
-                    u, w = swept
+                    u, w, _ = swept
                     w -= u
                     return np.ascontiguousarray(w[::-1, ::-1].swapaxes(0, 1))
         nodes = self._eliminate(sources, outputs)
         rows, cols = self._g.shape
         u, w = nodes[: rows * cols], nodes[rows * cols : 2 * rows * cols]
         u -= w
-        return u.reshape(rows, cols, LANES).astype(self._g.dtype)
+        return u.reshape(rows, cols, LANES).astype(self._g.dtype, copy=False)
 
-    def voltages(self, sources: Array) -> tuple[Array, Array]:
-        """Return row and column voltages (rows, cols, LANES) for sources (rows, count <= LANES)."""
+    def voltages(self, sources: Array) -> tuple[Array, Array, Array]:
+        """Solve for sources (rows, count <= LANES).
+
+        Returns
+        -------
+        u, w : (rows, cols, LANES) row and column voltages; the next call may overwrite them.
+        currents : (cols, LANES) output currents, ampere.
+        """
         if self._elimination is None:
             swept = self._sweep(sources)
             if swept is not None:
                 return swept
         rows, cols = self._g.shape
         nodes = self._eliminate(sources, None)
-        u, w = nodes[: 2 * rows * cols].reshape(2, rows, cols, LANES).astype(self._g.dtype)
-        return u, w
+        u, w = nodes[: 2 * rows * cols].reshape(2, rows, cols, LANES).astype(self._g.dtype, copy=False)
+        currents = np.zeros((cols, LANES), self._g.dtype)
+        assert self._elimination is not None
+        currents[:, : sources.shape[1]] = self._elimination.matrix.T @ sources
+        return u, w, currents
 
-    def _sweep(self, sources: Array) -> tuple[Array, Array] | None:
+    def _sweep(self, sources: Array) -> tuple[Array, Array, Array] | None:
         rows, m = self._g.shape
         dtype = self._g.dtype
         largest = self._g.max()
@@ -97,6 +107,8 @@ class Fields:
         if self._ladder is None:
             self._ladder = make_ladder(np.ascontiguousarray(self._g / largest), *resistances)
         ladder = self._ladder
+        if hopeless(ladder, self._rtol, MAX_SWEEPS[dtype]):
+            return None
         n = ladder.g.shape[0]
         volts = np.zeros((n, LANES), dtype)
         volts[n - rows :, : sources.shape[1]] = sources
@@ -110,7 +122,7 @@ class Fields:
         self.iterations = max(self.iterations, int(sweeps))
         u = np.empty_like(w)
         sweep_voltages(ladder, volts, w, u)
-        return u[n - rows :], w[n - rows :]
+        return u[n - rows :], w[n - rows :], out * largest
 
     def _eliminate(self, sources: Array | None, outputs: Array | None) -> Array:
         rows, cols = self._g.shape
@@ -118,11 +130,12 @@ class Fields:
             self._elimination = Elimination(self._g, self._wires, keep=True)
             self._ladder = self._turned = None
             self.iterations = 0
-        nodes = np.zeros((2 * rows * cols + rows + cols, LANES))
+        kept = self._elimination
+        nodes = kept.nodes
+        nodes[2 * rows * cols :] = 0
         if sources is not None:
             nodes[2 * rows * cols : 2 * rows * cols + rows, : sources.shape[1]] = sources
         if outputs is not None:
             nodes[2 * rows * cols + rows :, : outputs.shape[1]] = outputs
-        kept = self._elimination
         _elimination.potentials(rows, cols, kept.blocks, kept.factor, nodes)
         return nodes

@@ -29,8 +29,11 @@ from xbar_core.circuit._lanes import LANES
 
 Array = NDArray[Any]
 
-SLOWEST = 0.5
-"""Arrays whose sweeps leave more than this of an error are left to elimination."""
+
+@kernel
+def hopeless(ladder: Ladder, rtol: float, most: int) -> bool:
+    """Say beforehand that `most` sweeps will not reach `rtol`, to within a sweep or two."""
+    return ladder.contraction**most > rtol
 
 
 @kernel
@@ -60,8 +63,6 @@ def sweep_exactly(
     would be needed (`out` is then not usable).
     """
     rho = ladder.contraction
-    if rho > SLOWEST:
-        return -1
     scratch = make_scratch(ladder.g)
     first_sweep(ladder, volts, w, scratch)
     error = (ladder.y_ones * rho / (1.0 - rho)) * largest_per_lane(w).astype(np.float64)
@@ -119,6 +120,8 @@ def sweep_matrix(
     """
     rows, m = g.shape
     ladder = make_ladder(g, r_row, r_col, r_source, r_sense)
+    if order == 0 and hopeless(ladder, rtol, most):
+        return -1
     n = ladder.g.shape[0]
     w = np.empty((n, m, LANES), g.dtype)
     out = np.empty((m, LANES), g.dtype)

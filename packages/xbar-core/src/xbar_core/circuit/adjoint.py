@@ -175,6 +175,6 @@ def _exact_array(
         count = min(LANES, g.shape[0] - first)
         sources = np.zeros((g.shape[0], count), g.dtype)
         sources[first + np.arange(count), np.arange(count)] = 1
-        forward = fields.difference(sources=sources)
+        forward = fields.difference(sources=sources).copy()
         backward = fields.difference(outputs=weights[first : first + count].T)
         accumulate_adjoint(scaled, forward, backward, gradient, resistances)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from xbar_core._threads import run_parallel
 from xbar_core.circuit import _elimination
+from xbar_core.circuit._lanes import LANES
 from xbar_core.circuit._sweeps import sweep_matrix
 from xbar_core.circuit.base import Wires
 
@@ -120,14 +121,23 @@ class Elimination:
     ----------
     matrix : (rows, cols) float64, siemens.
     blocks, factor : what `_elimination.potentials` needs.
+    nodes : (2 rows cols + rows + cols, LANES) scratch for node voltages, empty unless `keep`; its
+        memory served the elimination before.
     """
 
     def __init__(self, conductance: Array, wires: Wires, *, keep: bool) -> None:
         largest = float(conductance.max())
         scaled = np.ascontiguousarray(conductance, np.float64) / largest
         self.blocks, sizes = _plan(*conductance.shape)
-        self.factor = np.empty(sizes[2] if keep else 0, np.float64)
+        front, stack, factor = sizes
+        rows, cols = conductance.shape
+        nodes = (2 * rows * cols + rows + cols) * LANES if keep else 0
+        memory = np.empty(max(front + stack, nodes))
+        self.factor = np.empty(factor if keep else 0)
         resistances = (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)
         conductances = tuple(1.0 / (r * largest) if r > 0 else _elimination.PERFECT for r in resistances)
-        matrix = _elimination.eliminate(scaled, conductances, self.blocks, sizes[:2], self.factor)
+        matrix = _elimination.eliminate(
+            scaled, conductances, self.blocks, memory[:front], memory[front : front + stack], self.factor
+        )
         self.matrix: Array = matrix * largest
+        self.nodes: Array = memory[:nodes].reshape(-1, LANES)

@@ -191,7 +191,8 @@ def solve_exact(array: Array, drive: Any, rtol: float, threshold: float) -> Conv
     xp = namespace(array.rows.g)
     z, rho = contraction(array)
     drawn = array.outputs(solve_lines(array.rows, z))
-    gain = xp.max(drawn, axis=(-1, -2))[..., None, None] * (rho / (1 - rho))[..., 0]
+    slack = xp.maximum(1 - rho, xp.asarray(xp.finfo(rho.dtype).eps, dtype=rho.dtype, device=device(rho)))
+    gain = xp.max(drawn, axis=(-1, -2))[..., None, None] * (rho / slack)[..., 0]
     sigma2 = (rho / (2 - rho)) ** 2
     gamma = 2 / (2 - rho)
     omega = xp.ones_like(rho)

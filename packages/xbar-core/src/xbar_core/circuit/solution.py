@@ -57,6 +57,11 @@ class Solution:
     residual : float
         Largest violation of Ohm's law along any wire or at any end, relative to the largest
         voltage (currents obey Kirchhoff's law by construction).
+
+    Notes
+    -----
+    Branch currents are conductance times a difference of voltages: where wires are 1e6 times as
+    resistive as devices, ten digits of them are left. The output currents keep all theirs.
     """
 
     voltages_row: Array
@@ -102,8 +107,9 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
     inputs = np.atleast_2d(given).astype(np.float64)
     dtype, batched = np.result_type(given, g), given.ndim == 2
     g = g.astype(np.float64)
-    u = np.zeros((inputs.shape[0], *g.shape), g.dtype)
+    u = np.zeros((inputs.shape[0], *g.shape))
     w = np.zeros_like(u)
+    currents = np.zeros((inputs.shape[0], g.shape[1]))
     iterations = 0
     if g.max() == 0.0:
         u[:] = inputs[:, :, None]
@@ -111,14 +117,22 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
         fields = Fields(g, wires, rtol)
         for first in range(0, inputs.shape[0], LANES):
             block = inputs[first : first + LANES].T
-            for target, found in zip((u, w), fields.voltages(block), strict=True):
+            for target, found in zip((u, w, currents), fields.voltages(block), strict=True):
                 target[first : first + LANES] = np.moveaxis(found, -1, 0)[: block.shape[1]]
         iterations = fields.iterations
-    return _assemble(g, wires, inputs, u, w, iterations, dtype, batched)
+    return _assemble(g, wires, inputs, u, w, currents, iterations, dtype, batched)
 
 
 def _assemble(
-    g: Array, wires: Wires, inputs: Array, u: Array, w: Array, iterations: int, dtype: Any, batched: bool
+    g: Array,
+    wires: Wires,
+    inputs: Array,
+    u: Array,
+    w: Array,
+    currents: Array,
+    iterations: int,
+    dtype: Any,
+    batched: bool,
 ) -> Solution:
     device = g * (u - w)
     row = np.cumsum(device[:, :, ::-1], axis=2)[:, :, ::-1]
@@ -134,7 +148,7 @@ def _assemble(
         current_device=outward(device),
         current_row=outward(row),
         current_col=outward(col),
-        currents=outward(col[:, -1]),
+        currents=outward(currents),
         power=Power(
             devices=outward((device * (u - w)).sum(axis=(1, 2))),
             wires=outward(

@@ -92,7 +92,7 @@ def test_label_is_recovered_from_the_simulated_curve(name: str, path: str) -> No
 def test_write_noise_reproduces_the_published_sigma(name: str) -> None:
     """gamma = sigma sqrt(levels): one pulse of R / levels scatters by the published sigma of R."""
     chip = preset(name)
-    text = chip.source_of["update.noise"]
+    text = chip.source_of["update.noise.gamma"]
     sigma = float(re.findall(r"sigma (?:below )?([\d.]+) %", text)[0]) / 100.0
     noise: Any = chip.update.noise
     assert chip.device.levels is not None

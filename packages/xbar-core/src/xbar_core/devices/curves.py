@@ -21,6 +21,7 @@ from scipy.optimize import brentq
 from xbar_core._checks import check_integer, check_number
 from xbar_core.config.device import JumpTableDevice
 from xbar_core.config.schema import Chip
+from xbar_core.config.update import V_LIMIT
 from xbar_core.devices.jump_table import Jumps, jump, pulses_across
 from xbar_core.errors import ConfigError
 
@@ -83,17 +84,17 @@ def nonlinearity_from_label(label: float) -> float:
     Raises
     ------
     ConfigError
-        No curve bends that much: the label of a step is 10.1.
+        No curve with v up to 100 bends that much: labels stay below 9.54 (a step has 10.1).
     """
     magnitude = abs(check_number("label", label))
-    limit = label_from_nonlinearity(500.0)
-    if magnitude >= limit:
+    limit = label_from_nonlinearity(V_LIMIT)
+    if magnitude > limit:
         raise ConfigError(
-            f"label: {label!r} is out of range; |label| is below {limit:.2f}, the label of a step"
+            f"label: {label!r} is out of range; |label| is at most {limit:.2f}, where |v| = {V_LIMIT:g}"
         )
     if magnitude == 0.0:
         return 0.0
-    root = brentq(lambda v: label_from_nonlinearity(v) - magnitude, 0.0, 500.0, xtol=1e-14, rtol=1e-14)
+    root = brentq(lambda v: label_from_nonlinearity(v) - magnitude, 0.0, V_LIMIT, xtol=1e-14, rtol=1e-14)
     return math.copysign(float(root), label)
 
 
@@ -157,7 +158,7 @@ class UpdateCurve:
 def default_pulses(chip: Chip) -> int:
     """Return the pulses of a full sweep: of a jump table, the device's levels, or 100."""
     if isinstance(chip.device, JumpTableDevice):
-        return math.ceil(max(_crossing(chip.device, True), _crossing(chip.device, False)))
+        return math.ceil(max(_crossing(chip.device, True), _crossing(chip.device, False)) - 1e-6)
     return chip.device.levels or DEFAULT_PULSES
 
 

@@ -205,7 +205,11 @@ def fit_device(csv: str | Path, *, resamples: int = 40, seed: int = 0) -> Device
     spread_of_fit = np.std([parameters for parameters, _ in copies], axis=0, ddof=1)
     sigma_gamma = float(np.std([g for _, g in copies], ddof=1))
     between = _between_devices(each, spread_of_fit * math.sqrt(max(1, len(groups))))
-    stderr = np.hypot(spread_of_fit, between / math.sqrt(max(1, len(groups))))
+    # Between devices the mean scatters as much as the devices themselves tell; v_up and v_down are
+    # pooled, for the spread of a few devices is itself uncertain.
+    seen = each.std(axis=0, ddof=1) / math.sqrt(len(each)) if len(each) > 1 else np.zeros(4)
+    seen[2:] = math.sqrt(float((seen[2:] ** 2).mean()))
+    stderr = np.maximum(spread_of_fit, seen)
 
     r_squared, rms, misfit = _goodness(traces, [own.get(t.device, centre) for t in traces], gamma, read)
     pulses_up = max(t.pulses for t in traces if t.up)

@@ -53,8 +53,8 @@ class Fields:
 
         Returns
         -------
-        (rows, cols, LANES) array of the conductances' dtype; unused lanes are zero. It may be
-        overwritten by the next call.
+        (rows, cols, LANES) array of the conductances' dtype, or float64 from elimination; unused
+        lanes are zero. The next call may overwrite it.
         """
         if self._elimination is None:
             if outputs is None:
@@ -77,7 +77,7 @@ class Fields:
         rows, cols = self._g.shape
         u, w = nodes[: rows * cols], nodes[rows * cols : 2 * rows * cols]
         u -= w
-        return u.reshape(rows, cols, LANES).astype(self._g.dtype, copy=False)
+        return u.reshape(rows, cols, LANES)
 
     def voltages(self, sources: Array) -> tuple[Array, Array, Array]:
         """Solve for sources (rows, count <= LANES).

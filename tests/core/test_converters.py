@@ -262,6 +262,10 @@ def test_the_maximum_passes_its_derivative() -> None:
             np.ones_like(x), x, ranges.statistic(x, DynamicRange()), Input(), signed=True
         )
         assert (bar > 0.0).all()
+    near = np.array([1.0 + 1e-7, 1.0 + 1e-5, -1.0 - 1e-7, -1.0 - 1e-5])
+    np.testing.assert_array_equal(
+        dac.digital_to_analog_vjp(np.ones(4), near, 1.0, Input(), signed=True), [1.0, 0.0, 1.0, 0.0]
+    )
 
 
 # -- Other array libraries ----------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def test_fractions_of_faults() -> None:
 def test_all_devices_can_fail() -> None:
     """Fractions that add up to 1 leave nobody healthy, whatever their binary sum."""
     uniform = np.append(STREAM.uniform(Purpose.FAULTS, (1000,)), np.nextafter(1.0, 0.0))
-    config = Faults(stuck_at_g_min=0.1, stuck_at_g_max=0.2, open=0.7)
+    config = Faults(stuck_at_g_min=0.3, stuck_at_g_max=0.6, open=0.1)
     assert (faults.draw_faults(config, uniform) != faults.HEALTHY).all()
 
 

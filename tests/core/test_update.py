@@ -167,6 +167,11 @@ def test_saturated_devices_are_counted() -> None:
     written = update_states(state, np.array([[0.1, 0.1, -0.2]]), Update(), pair="both")
     np.testing.assert_allclose(written.state, [[[1.0, 0.6, 0.0]]], atol=1e-15)
     assert int(written.saturated) == 2
+    for dtype in (np.float32, np.float64):
+        hair = 1e-5 if dtype is np.float32 else 1e-14
+        ends = np.array([[[1.0, 1.0, 0.0, 0.0]]], dtype)
+        steps = np.array([[hair, 0.0, -hair, 0.0]], dtype)
+        assert int(update_states(ends, steps, Update(), pair="both").saturated) == 2
 
 
 # -- Noise --------------------------------------------------------------------------------------------
@@ -319,6 +324,17 @@ def test_certain_jumps_are_linear_steps() -> None:
     got = jump(state, step[None], Jumps(jump_device(), uniform.__getitem__))
     pulses = np.array([[10, -20 / 2], [0, 25], [0, -1 / 2]]) / 100
     np.testing.assert_allclose(got, 0.5 + pulses[None], atol=1e-12)
+
+
+def test_jumps_are_interpolated() -> None:
+    """Between two measured conductances and two probabilities the change is bilinear."""
+    device = jump_device(spread=1e-8, fall=0.5)
+    draw = np.full((1, 1, 1), 0.8)
+    state = np.full((1, 1, 1), (2.2e-6 - 1e-6) / 9e-6)
+    span = pulses_across(device.up, device.g_min, device.g_max)  # type: ignore[arg-type]
+    got = jump(state, np.full((1, 1, 1), 1.0 / span), Jumps(device, lambda k: draw)) - state
+    expected = (9e-8 * (1.0 - 0.5 * state) + 0.6 * 1e-8) / 9e-6
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
 def test_jumps_follow_their_distribution() -> None:

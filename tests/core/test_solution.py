@@ -164,6 +164,16 @@ def test_residual_and_iterations_are_reported(r_min: float) -> None:
     assert 0.0 <= solution.residual <= 1e-9
 
 
+@pytest.mark.parametrize("r", [0.0, 1e-6, 1e-3, 1.0])
+def test_outputs_that_cancel(r: float) -> None:
+    """Equal rows at opposite voltages: outputs near 0 are no failure to converge."""
+    v = np.array([-1.0, 1.0])
+    solution = solve(np.full((2, 3), 1e-6), Wires(r, r, r, r), v)
+    exact = v @ oracle.matrix(np.full((2, 3), 1e-6), r, r, r, r)
+    np.testing.assert_allclose(solution.currents, exact, rtol=0, atol=1e-20)
+    assert solution.residual <= 1e-9
+
+
 def test_zero_volts() -> None:
     """No source, no current, and nothing is divided by zero."""
     solution = solve(np.full((3, 4), 1e-4), Wires(1.0, 1.0, 1.0, 1.0), np.zeros((2, 3)))

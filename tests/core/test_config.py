@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -509,6 +510,30 @@ def test_polynomials_are_accepted_exactly_where_they_rise(c: list[float]) -> Non
     else:
         with pytest.raises(ConfigError, match="make the curve fall"):
             OddPolynomial(tuple(c))
+
+
+def test_the_documented_file_has_every_key_and_loads(tmp_path: Path) -> None:
+    """The reference chip file of the documentation is a valid chip and names every field there is."""
+    page = Path(__file__).parents[2] / "docs" / "guide" / "chip.md"
+    text = next(block for block in page.read_text().split("```") if block.startswith("toml"))[4:]
+    (tmp_path / "chip.toml").write_text(text)
+    chip = Chip.from_toml(tmp_path / "chip.toml")
+    assert chip.device.faults == Faults(0.001, 0.001, 0.0)
+    assert chip.input.range == TrackedRange("percentile", 99.9, epochs=1)
+
+    def fields(model: type) -> set[str]:
+        found = set(hints(model))
+        for hint in hints(model).values():
+            inner, tagged = split_hint(hint)
+            for part in [*tagged.models.values()] if tagged is not None else [inner]:
+                if dataclasses.is_dataclass(part) and isinstance(part, type):
+                    found |= fields(part)
+        return found
+
+    # Points of inline tables have their own section on the page of devices.
+    inline = {"coefficients", "source", "conductance", "cdf", "dg"}
+    for name in fields(Chip) - inline:
+        assert re.search(rf"\b{name}\b", text), f"{name} is not in the documented chip file"
 
 
 def test_import_is_fast_and_loads_no_framework() -> None:

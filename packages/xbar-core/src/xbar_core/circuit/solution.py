@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbar_core._checks import check_voltages
+from xbar_core._checks import check_rtol, check_voltages
 from xbar_core.circuit._dispatch import check_problem
 from xbar_core.circuit._fields import Fields
 from xbar_core.circuit._lanes import LANES
 from xbar_core.circuit.base import Wires
-from xbar_core.errors import ShapeError
+from xbar_core.circuit.fcm import DEFAULT_RTOL
+from xbar_core.errors import ConvergenceError, ShapeError
 
 Array = NDArray[Any]
 
@@ -55,13 +56,9 @@ class Solution:
     iterations : int
         Row-and-column sweeps done; 0 means direct elimination.
     residual : float
-        Largest violation of Ohm's law along any wire or at any end, relative to the largest
-        voltage (currents obey Kirchhoff's law by construction).
-
-    Notes
-    -----
-    Branch currents are conductance times a difference of voltages: where wires are 1e6 times as
-    resistive as devices, ten digits of them are left. The output currents keep all theirs.
+        The larger of: the largest violation of Ohm's law along any wire or at any end, relative to
+        the largest voltage; the largest difference between an output current and the sum of its
+        column's device currents, relative to the most that a column carries. Never above the tolerance.
     """
 
     voltages_row: Array
@@ -94,6 +91,9 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
     ------
     ShapeError, ConfigError
         An argument breaks its rule.
+    ConvergenceError
+        The tolerance was missed. Device currents are conductance times a difference of voltages;
+        where wires are millions of times as resistive as devices, rounding leaves too few digits.
 
     References
     ----------
@@ -107,6 +107,7 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
     inputs = np.atleast_2d(given).astype(np.float64)
     dtype, batched = np.result_type(given, g), given.ndim == 2
     g = g.astype(np.float64)
+    tolerance = check_rtol("rtol", rtol) or DEFAULT_RTOL[g.dtype]
     u = np.zeros((inputs.shape[0], *g.shape))
     w = np.zeros_like(u)
     currents = np.zeros((inputs.shape[0], g.shape[1]))
@@ -114,13 +115,23 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
     if g.max() == 0.0:
         u[:] = inputs[:, :, None]
     else:
-        fields = Fields(g, wires, rtol)
+        # Voltages settle after currents: two digits more make the residual meet the tolerance, too.
+        fields = Fields(g, wires, 0.01 * tolerance)
         for first in range(0, inputs.shape[0], LANES):
             block = inputs[first : first + LANES].T
             for target, found in zip((u, w, currents), fields.voltages(block), strict=True):
                 target[first : first + LANES] = np.moveaxis(found, -1, 0)[: block.shape[1]]
         iterations = fields.iterations
-    return _assemble(g, wires, inputs, u, w, currents, iterations, dtype, batched)
+    solution = _assemble(g, wires, inputs, u, w, currents, iterations, dtype, batched)
+    if solution.residual > tolerance:
+        raise ConvergenceError(
+            f"solve: residual {solution.residual:.1e} misses rtol={tolerance:g}; wires are too resistive for "
+            "the devices' currents in float64. Pass a larger rtol, or use effective_conductance, whose "
+            "output currents keep all digits",
+            iterations=iterations,
+            residual=solution.residual,
+        )
+    return solution
 
 
 def _assemble(
@@ -135,8 +146,7 @@ def _assemble(
     batched: bool,
 ) -> Solution:
     device = g * (u - w)
-    row = np.cumsum(device[:, :, ::-1], axis=2)[:, :, ::-1]
-    col = np.cumsum(device, axis=1)
+    row, col = _wire_currents(device)
 
     def outward(values: Array) -> Array:
         values = values.astype(dtype, order="C")
@@ -159,19 +169,27 @@ def _assemble(
             sense=outward(wires.r_sense * (col[:, -1] ** 2).sum(axis=1)),
         ),
         iterations=iterations,
-        residual=_residual(wires, inputs, u, w, row, col),
+        residual=_residual(wires, inputs, u, w, device, currents),
     )
 
 
-def _residual(wires: Wires, inputs: Array, u: Array, w: Array, row: Array, col: Array) -> float:
-    """Return the largest violation of Ohm's law, relative to the largest voltage."""
+def _wire_currents(device: Array) -> tuple[Array, Array]:
+    """Return the currents into each cell along its row, and out of it along its column."""
+    return np.cumsum(device[:, :, ::-1], axis=2)[:, :, ::-1], np.cumsum(device, axis=1)
+
+
+def _residual(wires: Wires, inputs: Array, u: Array, w: Array, device: Array, currents: Array) -> float:
+    """Return the residual that `Solution` describes."""
     scale = float(np.abs(inputs).max())
-    if scale == 0.0:
+    carried = float(np.abs(device).sum(axis=1).max())
+    if scale == 0.0 or carried == 0.0:
         return 0.0
+    mismatch = float(np.abs(currents - device.sum(axis=1)).max()) / carried
+    row, col = _wire_currents(device)
     violations = (
         inputs - u[:, :, 0] - wires.r_source * row[:, :, 0],
         u[:, :, :-1] - u[:, :, 1:] - wires.r_row * row[:, :, 1:],
         w[:, :-1] - w[:, 1:] - wires.r_col * col[:, :-1],
         w[:, -1] - wires.r_sense * col[:, -1],
     )
-    return max(float(np.abs(v).max(initial=0.0)) for v in violations) / scale
+    return max(mismatch, max(float(np.abs(v).max(initial=0.0)) for v in violations) / scale)

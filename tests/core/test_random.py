@@ -56,7 +56,7 @@ def test_every_part_of_the_key_counts() -> None:
         draws(step=1, array=1),
     ]
     assert len({draws(), *others}) == len(others) + 1
-    assert draws() == draws()
+    assert draws() == draws(layer=np.int64(0)) == draws(seed=np.uint8(0))  # type: ignore[arg-type]
 
 
 def test_order_of_calls_does_not_matter() -> None:
@@ -111,6 +111,13 @@ def test_distributions(samples: bool) -> None:
 def test_purposes_are_apart() -> None:
     """No two purposes share a number."""
     assert len({int(p) for p in Purpose}) == len(Purpose.__members__)
+
+
+@pytest.mark.parametrize("layer", [-1, 1.5, None])
+def test_bad_layer(layer: object) -> None:
+    """A layer is a number or a name."""
+    with pytest.raises(ConfigError, match="layer"):
+        Stream(0, layer)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.5, True])

@@ -64,7 +64,7 @@ class Stream:
     seed : int
         The chip's seed, 0 to 2**64 - 1.
     layer : int or str
-        Identifies the layer: its number, or its name in the model.
+        Identifies the layer: its number from 0 up, or its name in the model.
 
     Examples
     --------
@@ -80,6 +80,9 @@ class Stream:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", check_integer("seed", self.seed, minimum=0, maximum=_MASK))
+        if not isinstance(self.layer, str):
+            # A NumPy integer is the same layer as Python's.
+            object.__setattr__(self, "layer", check_integer("layer", self.layer, minimum=0))
 
     def generator(self, purpose: Purpose, *, step: int = 0, array: int = 0) -> np.random.Generator:
         """Return a generator at the start of one stream.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -510,6 +513,86 @@ def test_polynomials_are_accepted_exactly_where_they_rise(c: list[float]) -> Non
     else:
         with pytest.raises(ConfigError, match="make the curve fall"):
             OddPolynomial(tuple(c))
+
+
+JUNK: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    float("inf"),
+    float("nan"),
+    10**30,
+    "",
+    "x",
+    [],
+    [[]],
+    [1, "a"],
+    {},
+    {"a": 1},
+    {"kind": 3},
+    {"rule": []},
+    {"path": 3},
+    {"path": "."},
+    {"kind": "table", "x": 3, "y": None},
+]
+
+
+def paths(data: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every table and value of nested plain data."""
+    for key, value in data.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*above, key))
+
+
+FULL = Chip(
+    device=JumpTableDevice(
+        up=TABLE,
+        down=TABLE,
+        drift=Drift(0.1),
+        variation=Variation(),
+        faults=Faults(),
+        read_noise=ReadNoise(0.1),
+    ),
+    precision=Precision(16),
+    circuit=Interpolated(10),
+    adc=Adc(bits=8, nonlinearity=MeasuredCurve((-1.0, 1.0), (-1.0, 1.0))),
+    update=StochasticUpdate(stream_length=10, scale=NativeScale(1.0, 1.0)),
+    sources=(("seed", "assumed: x"),),
+).to_dict()
+
+
+def with_junk(path: tuple[str, ...], junk: Any) -> Chip:
+    """Return the full chip with one table or value replaced."""
+    data = copy.deepcopy(FULL)
+    table = data
+    for key in path[:-1]:
+        table = table[key]
+    table[path[-1]] = junk
+    return Chip.from_dict(data)
+
+
+@pytest.mark.parametrize("path", list(paths(FULL)), ids=".".join)
+def test_junk_anywhere_is_a_config_error_or_a_chip(path: tuple[str, ...]) -> None:
+    """Whatever stands in a file, the answer is a ConfigError or a chip that survives its own file."""
+    for junk in JUNK:
+        for make in (with_junk, lambda where, value: Chip().with_(".".join(where), value)):
+            try:
+                chip = make(path, junk)
+            except ConfigError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+                continue
+            assert Chip.from_dict(tomllib.loads(chip.to_toml())) == chip
+            hash(chip)
+
+
+def test_the_word_none_names_a_law_and_takes_values_away() -> None:
+    """update.noise.law=none is the law without noise; device.levels=none takes the levels away."""
+    chip = apply_overrides(preset("ag-si"), ["update.noise.law=none", "device.levels=none"])
+    assert chip.update.noise == NoNoise()
+    assert chip.device.levels is None
 
 
 def test_the_documented_file_has_every_key_and_loads(tmp_path: Path) -> None:

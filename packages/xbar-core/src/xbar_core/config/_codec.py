@@ -57,6 +57,12 @@ def check_list(field: str, value: object, *, minimum: float, maximum: float) -> 
     )
 
 
+def check_text(field: str, value: object) -> None:
+    """Raise unless `value` is a text."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{field}: {value!r} is not a text; put it in quotes")
+
+
 @cache
 def hints(model: type) -> dict[str, Any]:
     """Return the type of every field of a dataclass, with its annotations."""

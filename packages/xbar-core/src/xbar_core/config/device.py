@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from xbar_core._checks import check_choice, check_integer, check_number
-from xbar_core.config._codec import Tagged, check_list
+from xbar_core.config._codec import Tagged, check_list, check_text
 from xbar_core.config._csv import number, read_rows, resolve
 from xbar_core.errors import ConfigError
 
@@ -219,12 +219,15 @@ class JumpTable:
     source: str = ""
 
     def __post_init__(self) -> None:
+        check_text("source", self.source)
         for name, low, high in (("conductance", 0.0, 1e3), ("cdf", 0.0, 1.0)):
             axis = check_list(name, getattr(self, name), minimum=low, maximum=high)
             object.__setattr__(self, name, axis)
             fall = next((k for k in range(1, len(axis)) if axis[k] <= axis[k - 1]), None)
             if len(axis) < 2 or fall is not None:
                 raise ConfigError(f"{name}: must hold at least two values that rise (see entry {fall or 0})")
+        if not isinstance(self.dg, tuple | list):
+            raise ConfigError(f"dg: {self.dg!r} is not a list of lists; write one list per conductance")
         rows = tuple(check_list(f"dg[{k}]", row, minimum=-1e3, maximum=1e3) for k, row in enumerate(self.dg))
         object.__setattr__(self, "dg", rows)
         shape = (len(self.conductance), len(self.cdf))

@@ -160,7 +160,9 @@ def _set(data: dict[str, Any], known: Mapping[str, Any], keys: list[str], value:
     table = data.get(head)
     if tagged is not None:
         if rest == [tagged.tag]:
-            data[head] = _retag(table, tagged.models, tagged.tag, value)
+            # On a command line the word none means no value, but it is also the name of a noise law.
+            name = "none" if value is None and "none" in tagged.models else value
+            data[head] = _retag(table, tagged.models, tagged.tag, name)
             return
         if isinstance(table, list) and tagged.shorthand is not None:
             model = tagged.models[tagged.shorthand]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from xbar_core._checks import check_choice, check_integer, check_number
-from xbar_core.config._codec import Tagged, check_list
+from xbar_core.config._codec import Tagged, check_list, check_text
 from xbar_core.config._csv import read_columns, resolve
 from xbar_core.config.ranges import FixedRange, Range, TrackedRange
 from xbar_core.errors import ConfigError
@@ -63,6 +63,7 @@ class MeasuredCurve:
     source: str = ""
 
     def __post_init__(self) -> None:
+        check_text("source", self.source)
         for name in ("x", "y"):
             points = check_list(name, getattr(self, name), minimum=-1.0, maximum=1.0)
             object.__setattr__(self, name, points)

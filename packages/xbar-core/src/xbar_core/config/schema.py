@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from xbar_core._checks import check_choice, check_integer
 from xbar_core.circuit.base import AAM, FCM, CircuitModel, Ideal, Interpolated, Wires
 from xbar_core.config import loading
-from xbar_core.config._codec import Tagged, decode, encode
+from xbar_core.config._codec import Tagged, check_text, decode, encode
 from xbar_core.config.device import AnyDevice, Device, JumpTableDevice
 from xbar_core.config.mapping import Mapping
 from xbar_core.config.periphery import Adc, Input
@@ -87,8 +87,7 @@ class Chip:
 
     def __post_init__(self) -> None:
         for name in ("name", "description"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name}: {getattr(self, name)!r} is not a text; put it in quotes")
+            check_text(name, getattr(self, name))
         check_integer("seed", self.seed, minimum=0, maximum=2**63 - 1)
         pairs = self.sources.items() if isinstance(self.sources, AbcMapping) else self.sources
         object.__setattr__(self, "sources", tuple((str(path), str(text)) for path, text in pairs))

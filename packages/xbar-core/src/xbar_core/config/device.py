@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xbar_core._checks import check_choice, check_integer, check_number
 from xbar_core.config._codec import Tagged, check_list, check_text
@@ -226,18 +228,32 @@ class JumpTable:
             fall = next((k for k in range(1, len(axis)) if axis[k] <= axis[k - 1]), None)
             if len(axis) < 2 or fall is not None:
                 raise ConfigError(f"{name}: must hold at least two values that rise (see entry {fall or 0})")
-        if not isinstance(self.dg, tuple | list):
-            raise ConfigError(f"dg: {self.dg!r} is not a list of lists; write one list per conductance")
-        rows = tuple(check_list(f"dg[{k}]", row, minimum=-1e3, maximum=1e3) for k, row in enumerate(self.dg))
-        object.__setattr__(self, "dg", rows)
-        shape = (len(self.conductance), len(self.cdf))
-        if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
-            raise ConfigError(
-                f"dg: needs {shape[0]} rows (one per conductance) of {shape[1]} values (one per cdf entry)"
-            )
-        values = np.asarray(rows)
+        values = self._changes()
+        object.__setattr__(self, "dg", tuple(tuple(row) for row in values.tolist()))
         if (np.diff(values, axis=1) < 0).any():
             raise ConfigError("dg: a row falls along the cdf axis; every row holds rising quantiles: sort it")
+
+    def _changes(self) -> NDArray[np.float64]:
+        """Return dg as a checked matrix, at once: published tables have a quarter of a million entries."""
+        shape = (len(self.conductance), len(self.cdf))
+        try:
+            values = np.asarray(self.dg)
+        except ValueError:
+            values = np.empty(0)
+        if values.shape != shape or values.dtype.kind not in "fiu":
+            raise ConfigError(
+                f"dg: needs {shape[0]} rows (one per conductance) of {shape[1]} numbers (one per cdf entry)"
+            )
+        bad = ~(np.abs(values) <= 1e3)
+        if bad.any():
+            i, k = (int(n) for n in np.argwhere(bad)[0])
+            raise ConfigError(f"dg[{i}][{k}]: {values[i, k]} S is out of range; it must be finite and small")
+        return values.astype(np.float64)
+
+    @cached_property
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Conductance, cdf and dg as arrays, made once; do not write to them."""
+        return np.asarray(self.conductance), np.asarray(self.cdf), np.asarray(self.dg)
 
 
 def read_jump_table(table: dict[str, Any], folder: Path, path: str) -> dict[str, Any]:

@@ -74,9 +74,9 @@ def jump(state: Any, step: Any, jumps: Jumps) -> Any:
 
 def mean_step(table: JumpTable) -> Any:
     """Return the mean conductance change of one pulse at every conductance of the table, siemens."""
-    probability = np.asarray(table.cdf)
+    _, probability, changes = table.arrays
     edges = np.concatenate([[0.0], 0.5 * (probability[1:] + probability[:-1]), [1.0]])
-    return np.asarray(table.dg) @ np.diff(edges)
+    return changes @ np.diff(edges)
 
 
 def pulses_across(table: JumpTable, g_min: float, g_max: float) -> float:
@@ -88,7 +88,7 @@ def pulses_across(table: JumpTable, g_min: float, g_max: float) -> float:
         The mean change vanishes or turns round within the range, so that no pulse number crosses it.
     """
     grid = np.linspace(g_min, g_max, 1001)
-    change = np.interp(grid, np.asarray(table.conductance), mean_step(table))
+    change = np.interp(grid, table.arrays[0], mean_step(table))
     if change.min() * change.max() <= 0.0:
         raise ConfigError(
             f"device.dg: the mean change of a pulse goes from {change.min():.3g} to {change.max():.3g} S "
@@ -102,10 +102,10 @@ def _draw(state: Any, draw: Any, table: JumpTable, device: JumpTableDevice) -> A
     """Return the change of one pulse in units of R, from uniform draws."""
     xp = namespace(state)
     width = device.g_max - device.g_min
-    places = (np.asarray(table.conductance) - device.g_min) / width
-    changes = np.asarray(table.dg) / width
+    conductance, probability, changes = table.arrays
+    places = (conductance - device.g_min) / width
     row, along = _cell(state, places)
-    column, across = _cell(draw, np.asarray(table.cdf))
+    column, across = _cell(draw, probability)
     flat = array_like(changes.reshape(-1), state)
     columns = changes.shape[1]
 
@@ -114,7 +114,7 @@ def _draw(state: Any, draw: Any, table: JumpTable, device: JumpTableDevice) -> A
 
     below = at(row, column) * (1.0 - across) + at(row, column + 1) * across
     above = at(row + 1, column) * (1.0 - across) + at(row + 1, column + 1) * across
-    return below * (1.0 - along) + above * along
+    return (below * (1.0 - along) + above * along) / width
 
 
 def _cell(value: Any, knots: Any) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xbar_core import ConfigError, Wires
-from xbar_core.config import Chip, preset, preset_names, wires_for_node
+from xbar_core.config import Chip, preset, preset_names, summarize, wires_for_node
 from xbar_core.config.wires import LINE_WIDTH, RHO_BULK, copper_resistivity
 from xbar_core.devices.curves import curve_label, update_curve
 
@@ -161,3 +161,27 @@ def test_node_wires_scale_with_cell_and_node() -> None:
 def test_node_wires_agree_with_the_benchmark_simulator(node: int, published: float) -> None:
     """Within 40 % of the values that NeuroSim's resistivities give for 4F cells."""
     assert wires_for_node(node, 4).r_row == pytest.approx(published, rel=0.4)
+
+
+def test_summary_of_one_cell_is_a_voltage_divider() -> None:
+    """A 1x1 array loses (r_source + r_sense) / (r_min + r_source + r_sense) of the read voltage."""
+    chip = preset("txsim").with_values({"array.rows": 1, "array.cols": 1})
+    summary = summarize(chip)
+    assert summary.worst_drop == pytest.approx(600.0 / 100_600.0, rel=1e-9)
+    assert summary.full_drive == pytest.approx(1.0 / 100_600.0, rel=1e-9)
+    assert summary.full_scale == pytest.approx(1e-5, rel=1e-12)
+
+
+def test_summary_of_an_ideal_chip_loses_nothing() -> None:
+    """Without wires the full drive is the full scale and no model errs."""
+    summary = summarize(preset("ideal"))
+    assert summary.full_drive == pytest.approx(64 * 1e-5, rel=1e-12)
+    assert summary.worst_drop == pytest.approx(0.0, abs=1e-12)
+    assert max(error for _, error in summary.model_error) < 1e-14
+    assert summary.on_off == pytest.approx(10.0)
+
+
+def test_summary_refuses_arrays_too_large_for_a_quick_look() -> None:
+    """More than 512 x 512 cells are an error that says what to lower."""
+    with pytest.raises(ConfigError, match="set array.rows and array.cols lower"):
+        summarize(Chip().with_values({"array.rows": 1024, "array.cols": 1024}))

@@ -15,6 +15,7 @@ from xbar_core.engine.decode import decode
 from xbar_core.engine.encode import Encoded, encode
 from xbar_core.engine.energy import ReadEnergy, read_energy
 from xbar_core.engine.gradients import Gradients, Residual
+from xbar_core.engine.inspect import Clipped, Stage, clipped, stage_report
 from xbar_core.engine.layout import Layout, ReadPlan
 from xbar_core.engine.matrices import Matrices, Request, read_matrices
 from xbar_core.engine.program import (
@@ -33,6 +34,7 @@ from xbar_core.engine.vjp import Forward, encode_errors, forward, residual_of, v
 
 __all__ = [
     "Call",
+    "Clipped",
     "DeviceCounts",
     "Encoded",
     "Forward",
@@ -47,7 +49,9 @@ __all__ = [
     "Reference",
     "Request",
     "Residual",
+    "Stage",
     "Updated",
+    "clipped",
     "conductances",
     "decode",
     "device_counts",
@@ -63,6 +67,7 @@ __all__ = [
     "read_matrices",
     "reprogram",
     "residual_of",
+    "stage_report",
     "update",
     "vjp",
     "weight_gradient",

@@ -141,7 +141,8 @@ def _interpolate(job: Job, direction: Direction) -> tuple[Arrays, Reference]:
         host = to_numpy(arrays)
         flat = np.ascontiguousarray(host).reshape(-1, *shape)
         if job.due:
-            matrices, state = interpolation_begin(flat, job.wires, model, direction)
+            # Applied at once, too: reads before and after a checkpoint then agree to the bit.
+            _, state = interpolation_begin(flat, job.wires, model, direction)
             factors.append(state.factor.reshape(-1))
             offsets.append(state.offset.reshape(-1))
         else:
@@ -150,8 +151,8 @@ def _interpolate(job: Job, direction: Direction) -> tuple[Arrays, Reference]:
             factor = to_numpy(job.reference.factor)[start:stop].reshape(flat.shape)
             offset = to_numpy(job.reference.offset)[start:stop].reshape(flat.shape)
             state = InterpolationState(factor, offset, model.reuse)
-            matrices = interpolation_apply(state, flat, job.wires, direction)
             start = stop
+        matrices = interpolation_apply(state, flat, job.wires, direction)
         solved[shape] = array_like(matrices.reshape(*host.shape[:2], *matrices.shape[-2:]), arrays)
     if not job.due:
         assert job.reference is not None

@@ -116,6 +116,8 @@ def check_conductance(field: str, value: Any) -> NDArray[Any]:
         raise ShapeError(
             f"{field}: shape {array.shape} is not (..., rows, cols) with at least one row and column"
         )
+    if array.size == 0 or (array.min() >= CONDUCTANCE_MIN and array.max() <= CONDUCTANCE_MAX):
+        return array  # the common case, in two passes; NaN and open cells go on
     bad = ~((array == 0) | ((array >= CONDUCTANCE_MIN) & (array <= CONDUCTANCE_MAX)))
     if bad.any():
         index = tuple(int(k) for k in np.argwhere(bad)[0])

@@ -120,31 +120,39 @@ def _line_factors(g: Array, r: Any, r_end: Any) -> tuple[Array, Array]:
     """Return ladder factors and transfers of lines laid along axis 0, driven end first."""
     length, lines = g.shape
     one = g.dtype.type(1.0)
-    a = np.empty_like(g)
+    a, h = np.empty_like(g), np.empty_like(g)
     y = g[length - 1].copy()
-    for i in range(length - 1, 0, -1):
+    for step in range(1, length):
+        # Rows taken as arrays of their own let LLVM vectorise the loops.
+        a_here, g_next = a[length - step], g[length - step - 1]
         for k in range(lines):
-            a[i, k] = one / (one + r * y[k])
-            y[k] = g[i - 1, k] + y[k] * a[i, k]
+            factor = one / (one + r * y[k])
+            a_here[k] = factor
+            y[k] = g_next[k] + y[k] * factor
+    a_here = a[0]
     for k in range(lines):
-        a[0, k] = one / (one + r_end * y[k])
-    h = np.empty_like(g)
+        a_here[k] = one / (one + r_end * y[k])
     h[0] = a[0]
     for i in range(1, length):
+        a_here, h_here, h_before = a[i], h[i], h[i - 1]
         for k in range(lines):
-            h[i, k] = a[i, k] * h[i - 1, k]
+            h_here[k] = a_here[k] * h_before[k]
     return a, h
 
 
 @kernel
-def first_order(g: Array, r_row: Any, r_col: Any, r_source: Any, r_sense: Any, result: Array) -> None:
-    """Write the closed form of one sweep, ``h_row g h_col``, into `result`."""
-    _, h_row = _line_factors(np.ascontiguousarray(g.T), r_row, r_source)
-    _, h_col = _line_factors(np.ascontiguousarray(g[::-1]), r_col, r_sense)
+def first_order(g: Array, r_row: float, r_col: float, r_source: float, r_sense: float, result: Array) -> None:
+    """Write the closed form of one sweep, ``h_row g h_col``, into `result`; siemens and ohm."""
     n, m = g.shape
+    ohm = g.dtype.type
+    # Lines lie along axis 0: rows transposed, columns from the sense end up.
+    _, h = _line_factors(np.ascontiguousarray(g.T), ohm(r_row), ohm(r_source))
+    _, h_col = _line_factors(np.ascontiguousarray(g[::-1]), ohm(r_col), ohm(r_sense))
+    h_row = np.ascontiguousarray(h.T)
     for i in range(n):
+        out, g_here, row_here, col_here = result[i], g[i], h_row[i], h_col[n - 1 - i]
         for j in range(m):
-            result[i, j] = h_row[j, i] * g[i, j] * h_col[n - 1 - i, j]
+            out[j] = row_here[j] * g_here[j] * col_here[j]
 
 
 @kernel

@@ -46,16 +46,15 @@ def aam_matrices(conductance: Array, wires: Wires, order: int) -> Array:
 
     def work(index: int) -> None:
         g = conductance[index]
-        largest = g.max()
-        if largest == 0:
-            return
-        scaled = g / largest
-        resistances = scaled_resistances(wires, largest)
         if order == 1:
-            first_order(scaled, *resistances, result[index])
-        else:
-            sweep_matrix(scaled, *resistances, 0.0, 0.0, 0, order, result[index])
-        result[index] *= largest
+            ends = wires.r_source, wires.r_sense
+            first_order(g, wires.r_row, wires.r_col, *ends, result[index])
+            return
+        largest = g.max()
+        if largest > 0:
+            resistances = scaled_resistances(wires, largest)
+            sweep_matrix(g / largest, *resistances, 0.0, 0.0, 0, order, result[index])
+            result[index] *= largest
 
     run_parallel(work, conductance.shape[0])
     return result

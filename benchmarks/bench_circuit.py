@@ -102,9 +102,8 @@ def targets() -> None:
         one = median_time(lambda: effective_conductance(batch, WIRES, FCM()), 9)
         numba.set_num_threads(2)
         two = median_time(lambda: effective_conductance(batch, WIRES, FCM()), 9)
-        print(
-            f"\n64 arrays of 64x64: one thread {one * 1e3:.1f} ms, two {two * 1e3:.1f} ms: {one / two:.2f} times"
-        )
+        print("\n64 arrays of 64x64, one and two threads [ms]")
+        print(f"{one * 1e3:.1f}, {two * 1e3:.1f}: {one / two:.2f} times faster")
 
 
 def scaling() -> None:

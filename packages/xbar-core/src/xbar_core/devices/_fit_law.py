@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from xbar_core.config.update import V_LIMIT
 from xbar_core.devices._traces import Trace
@@ -51,6 +50,9 @@ def fit_law(traces: Sequence[Trace]) -> NDArray[np.float64]:
 
     floor = -0.99 * low / scale
     bounds = ([floor, 0.2, -V_FIT_LIMIT, -V_FIT_LIMIT], [0.8, 5.0, V_FIT_LIMIT, V_FIT_LIMIT])
+    # Loaded when first needed: scipy.optimize takes longer to import than the rest of the core.
+    from scipy.optimize import least_squares
+
     result = least_squares(objective, [0.0, 1.0, 0.5, 0.5], bounds=bounds, x_scale=[0.1, 0.1, 1.0, 1.0])
     return unpack(np.asarray(result.x))
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from xbar_core._checks import check_integer, check_number
 from xbar_core.config.device import JumpTableDevice
@@ -94,6 +93,9 @@ def nonlinearity_from_label(label: float) -> float:
         )
     if magnitude == 0.0:
         return 0.0
+    # Loaded when first needed: scipy.optimize takes longer to import than the rest of the core.
+    from scipy.optimize import brentq
+
     root = brentq(lambda v: label_from_nonlinearity(v) - magnitude, 0.0, V_LIMIT, xtol=1e-14, rtol=1e-14)
     return math.copysign(float(root), label)
 

@@ -139,6 +139,20 @@ def test_whole_accepted_range(problem: Problem, direction: str) -> None:
     check(problem.g, problem.resistances, direction)
 
 
+@pytest.mark.parametrize("cells", [64, 256, 512])
+def test_float32_of_long_nearly_perfect_wires(cells: int) -> None:
+    """Wires so good that float32 cannot tell 1 + r g from 1 at one cell still count along a line.
+
+    One device behind c wires: G_ni = 1 / (1/g + c r), here up to 3e-5 of g below g.
+    """
+    g = np.zeros((1, cells), np.float32)
+    g[0, -1] = 1e-5
+    r_row = 5.9e-8 / 1e-5
+    result = effective_conductance(g, Wires(r_row=r_row))
+    exact = 1 / (1 / g[0, -1].astype(np.float64) + (cells - 1) * r_row)
+    assert abs(result[0, -1] - exact) <= 1e-5 * exact
+
+
 @each_direction
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6, 1e-12])
 @pytest.mark.parametrize(("r_min", "r_max"), RANGES)

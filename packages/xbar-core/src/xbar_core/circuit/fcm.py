@@ -32,8 +32,8 @@ MAX_SWEEPS = {np.dtype(np.float64): 8, np.dtype(np.float32): 16}
 # Entries below this share of the largest one are not held to a relative error.
 THRESHOLD = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-3}
 DEFAULT_RTOL = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-5}
-# Tighter than this, rounding of float32 is in the way: work in float64 and round once.
-_FLOAT32_RTOL = 4e-6
+# What float32 may lose at each cell of a line; where wires are nearly perfect the losses add up.
+_FLOAT32_ROUNDING = 6e-8
 
 
 def exact_matrices(conductance: Array, wires: Wires, rtol: float | None = None) -> tuple[Array, Array]:
@@ -76,7 +76,8 @@ def _exact_matrix(conductance: Array, wires: Wires, rtol: float | None, result: 
         return sweeps
     tolerance = DEFAULT_RTOL[conductance.dtype] if rtol is None else rtol
     dtype = conductance.dtype
-    if tolerance < _FLOAT32_RTOL:
+    if tolerance < _FLOAT32_ROUNDING * (rows + cols):
+        # Rounding of float32 is in the way: work in float64 and round once.
         dtype = np.dtype(np.float64)
     scaled = np.ascontiguousarray(conductance, dtype) / dtype.type(largest)
     matrix = np.empty((rows, cols), dtype)

@@ -45,7 +45,7 @@ test-slow: $(FULL) ## run the tests that are too slow for every day
 golden: $(BASE) ## compute the golden files again with ngspice
 	$(BIN)/python tests/golden/make_golden.py
 
-lint: $(BASE) ## check style, formatting and the import rules
+lint: $(FULL) ## check style, formatting and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -54,7 +54,7 @@ format: $(BASE) ## apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(BASE) ## check the types (mypy, strict)
+types: $(FULL) ## check the types (mypy, strict)
 	$(BIN)/mypy
 
 docs: $(BASE) ## build the documentation into docs/_build/html, warnings as errors
@@ -62,7 +62,7 @@ docs: $(BASE) ## build the documentation into docs/_build/html, warnings as erro
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
 
-bench: $(BASE) ## run every benchmark, one after the other
+bench: $(FULL) ## run every benchmark, one after the other
 	@for script in benchmarks/bench_*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
@@ -99,5 +99,6 @@ $(BASE): $(INPUTS)
 	@touch $@
 
 $(FULL): $(BASE)
-	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --group torch
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --group torch \
+	  -e "packages/xbar-core[cli,plots]" -e packages/xbar-torch
 	@touch $@

@@ -1,0 +1,22 @@
+"""PyTorch layers that run and train on simulated resistive crossbar chips."""
+
+from __future__ import annotations
+
+from xbar_torch.crossbar import Counters, Crossbar
+from xbar_torch.functional import crossbar_linear
+from xbar_torch.group import MatrixGroup, link
+from xbar_torch.host import CrossbarModule, crossbars_of, finish_epoch
+from xbar_torch.linear import XbarLinear
+
+__all__ = [
+    "Counters",
+    "Crossbar",
+    "CrossbarModule",
+    "MatrixGroup",
+    "XbarLinear",
+    "crossbar_linear",
+    "crossbars_of",
+    "finish_epoch",
+    "link",
+]
+__version__ = "0.1.0"

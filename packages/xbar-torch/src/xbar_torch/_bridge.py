@@ -1,0 +1,82 @@
+"""Between torch and the engine: the traps of the framework, each in one function.
+
+- ``torch.compile`` must not trace into the engine (NumPy, numba): the calls are excluded, which costs one
+  graph break each.
+- Autocast would run the analog products in bfloat16: it is switched off around them. They run in the dtype
+  of the states, float32 or float64.
+- Matrices are cached over calls, so they must not be born in inference mode.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch._compile import _disable_dynamo
+
+from xbar_core.config import Chip, load_chip
+from xbar_core.errors import ShapeError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+ANALOG = (torch.float32, torch.float64)
+"""Dtypes of the analog path."""
+
+
+def excluded(function: Callable[P, T]) -> Callable[P, T]:
+    """Keep ``torch.compile`` out of a function, without importing the compiler before it is needed."""
+    return cast(Callable[P, T], _disable_dynamo(function))
+
+
+def resolve_chip(config: str | Path | Chip, seed: int | None = None) -> Chip:
+    """Return a chip from a preset's name, a chip file or a chip, with another seed if one is given."""
+    chip = config if isinstance(config, Chip) else load_chip(config)
+    return chip if seed is None else dataclasses.replace(chip, seed=seed)
+
+
+def analog_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that the analog path takes where digital tensors have `dtype`."""
+    return dtype if dtype in ANALOG else torch.float32
+
+
+@contextmanager
+def analog(device: torch.device) -> Iterator[None]:
+    """Run the analog path: no autocast, no gradient, no inference tensors."""
+    with torch.inference_mode(False), torch.no_grad():
+        if torch.is_autocast_enabled(device.type):
+            with torch.autocast(device.type, enabled=False):
+                yield
+        else:
+            yield
+
+
+def to_analog(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return an input in the dtype of the states; half precision is widened, nothing else is."""
+    if x.dtype == dtype:
+        return x
+    if x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type):
+        return x.to(dtype)
+    name = str(dtype).removeprefix("torch.")
+    raise ShapeError(
+        f"input: dtype {x.dtype} where the device states have torch.{name}; use x.to(torch.{name})"
+    )
+
+
+def from_analog(y: Tensor, like: Tensor) -> Tensor:
+    """Return an output in the dtype of the layer's input, as a native layer would; in autocast as it is."""
+    if y.dtype == like.dtype or torch.is_autocast_enabled(y.device.type):
+        return y
+    return y.to(like.dtype)
+
+
+def is_finite(values: Tensor) -> bool:
+    """Return whether all values are finite: one pass over memory, a second one only in doubt."""
+    if math.isfinite(values.sum().item()):
+        return True
+    return bool(torch.isfinite(values).all())

@@ -1,0 +1,432 @@
+"""One crossbar weight of a module: its arrays in the module, its matrices, its counters.
+
+The contract inside the package
+-------------------------------
+- A module that has crossbar weights is a `xbar_torch.host.CrossbarModule`. It calls
+  ``self.add_crossbar(suffix, weight, chip, name, parts=1, ...)`` with a weight (in, out) and gets a
+  `Crossbar`. That registers the Parameter ``state<suffix>`` (devices, in, out) and the buffers
+  ``w_max<suffix>``, ``variation<suffix>``, ... of the engine. Suffixes are those of torch: ``""`` for
+  linear and convolution, ``"_ih_l0"``, ``"_hh_l0_reverse"``, ... for recurrent layers.
+- ``parts`` > 1 splits the columns evenly into as many array sets (groups of a convolution), each with its
+  own `Layout`; their engine buffers are stacked along a new first axis, ``w_max`` is shared.
+- `functional.crossbar_linear(x, crossbar)` is ``x @ W`` with both backward modes; it may be called any
+  number of times per step (time steps, tied weights). Biases are added by the module, digitally.
+- ``state.grad`` is dL/ds: in `crossbar` mode ``mapping.state_gradient`` of dL/dw, in `exact` mode the
+  derivative. `Crossbar.weight_gradient` returns dL/dw from it, after whatever clipped or scaled it.
+- An optimizer writes by `Crossbar.write(step, rate)`, in weight units; `pulses` holds the x and dy of
+  the present step where the chip's update encoding wants them.
+- Anything that changes ``state`` in place is noticed at the next forward. `host.crossbars_of(model)`
+  finds the handles of a model, `group.link` has their matrices computed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from xbar_core import mapping
+from xbar_core.config import Chip
+from xbar_core.config.mapping import MaxAbs
+from xbar_core.engine import (
+    Call,
+    Layout,
+    Matrices,
+    Programmed,
+    Ranges,
+    Reference,
+    Request,
+    Updated,
+    conductances,
+    program,
+    reprogram,
+    update,
+    weights,
+)
+from xbar_core.errors import ShapeError
+from xbar_torch._bridge import is_finite
+from xbar_torch.group import MatrixGroup
+from xbar_torch.parallel import data_parallel
+
+if TYPE_CHECKING:
+    from xbar_torch.host import CrossbarModule
+
+EVALUATION = 1 << 40
+"""First step number of evaluation calls: their draws are not those of training."""
+
+
+@dataclass
+class Counters:
+    """What a crossbar weight counts; saved with the model.
+
+    Attributes
+    ----------
+    calls, evaluations : int
+        Forward calls in training and in evaluation; they key the draws that are fresh in every call.
+    updates : int
+        Writes of an optimizer.
+    programmings : int
+        Times that the devices were programmed.
+    epochs : int
+        Finished training epochs, for ranges that are tracked over epochs.
+    """
+
+    calls: int = 0
+    evaluations: int = 0
+    updates: int = 0
+    programmings: int = 0
+    epochs: int = 0
+
+    def to_tensor(self) -> Tensor:
+        """Return the counters for a checkpoint."""
+        return torch.tensor(astuple(self), dtype=torch.int64)
+
+
+class Pulses(NamedTuple):
+    """What one backward call leaves for a pulsed update.
+
+    Attributes
+    ----------
+    part : int
+        Array set (group of a convolution).
+    x : Tensor (samples, places, in)
+        Inputs as the DAC decoded them.
+    dy : Tensor (samples, places, out)
+        Errors as the DAC decoded them.
+    call : Call
+        Identity of the forward call.
+    """
+
+    part: int
+    x: Tensor
+    dy: Tensor
+    call: Call
+
+
+class Crossbar:
+    """Handle to one crossbar weight; the arrays themselves are parameters and buffers of its module.
+
+    Parameters
+    ----------
+    owner : CrossbarModule
+        The module.
+    suffix : str
+        Ending of its names in the module.
+    layouts : sequence of Layout
+        One for every array set.
+    """
+
+    def __init__(self, owner: CrossbarModule, suffix: str, layouts: Sequence[Layout]) -> None:
+        self.owner, self.suffix, self.layouts = owner, suffix, tuple(layouts)
+        self.ranges = Ranges()
+        self.counters = Counters()
+        self.references: list[tuple[Reference | None, Reference | None]] = [(None, None)] * len(layouts)
+        self.time: float | None = None
+        self.group = MatrixGroup()
+        self.group.add(self)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop everything that is computed from the states."""
+        self.pulses: list[Pulses] = []
+        self._matrices: list[Matrices] = []
+        self._requests: list[Request] = []
+        self._key: tuple[Any, ...] | None = None
+        self._snapshot: Tensor | None = None
+        self._projected: tuple[int, int] | None = None
+        self._pulse_key: tuple[int, int] | None = None
+        self._backward = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        computed = ("pulses", "_matrices", "_requests", "_key", "_snapshot", "_projected")
+        computed = (*computed, "_pulse_key", "_backward")
+        return {name: value for name, value in self.__dict__.items() if name not in computed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.forget()
+        self.group.add(self)
+
+    def join(self, group: MatrixGroup) -> None:
+        """Leave the present group for another."""
+        self.group = group
+        group.add(self)
+
+    # The arrays.
+
+    @property
+    def chip(self) -> Chip:
+        """The chip."""
+        return self.layouts[0].chip
+
+    @property
+    def layout(self) -> Layout:
+        """The layout, of the first array set where there are several."""
+        return self.layouts[0]
+
+    @property
+    def name(self) -> int | str:
+        """Name of the weight: that of its layer, and its suffix."""
+        return self.layouts[0].name
+
+    @property
+    def state(self) -> nn.Parameter:
+        """Normalised device states (devices, in, out)."""
+        return cast(nn.Parameter, self.owner._parameters[f"state{self.suffix}"])
+
+    @property
+    def w_max(self) -> Tensor:
+        """Range of the weights, 0-d."""
+        return cast(Tensor, self.owner._buffers[f"w_max{self.suffix}"])
+
+    @property
+    def parts(self) -> int:
+        """Number of array sets."""
+        return len(self.layouts)
+
+    def slice_of(self, part: int) -> slice:
+        """Return the columns of an array set."""
+        outputs = self.layouts[0].outputs
+        return slice(part * outputs, (part + 1) * outputs)
+
+    def buffers(self, part: int = 0) -> dict[str, Tensor]:
+        """Return the engine's buffers of an array set by the engine's names."""
+        found = {}
+        for name in self.owner.engine_buffers(self.suffix):
+            value = cast(Tensor, self.owner._buffers[f"{name}{self.suffix}"])
+            found[name] = value if self.parts == 1 or name == "w_max" else value[part]
+        return found
+
+    def states(self, state: Tensor | None = None) -> list[Tensor]:
+        """Return the states of every array set: views."""
+        whole = self.state if state is None else state
+        return [whole] if self.parts == 1 else [whole[..., self.slice_of(k)] for k in range(self.parts)]
+
+    # Programming and reading back.
+
+    def program(self, weight: Tensor, w_max: float | None = None) -> None:
+        """Program weights (in, out); devices keep the differences that they were made with."""
+        weight = weight.detach()
+        rule = self.chip.mapping.w_max
+        if w_max is None and self.parts > 1 and isinstance(rule, MaxAbs):
+            w_max = mapping.choose_w_max(weight, "max_abs", rule.headroom)
+        known = self.counters.programmings > 0
+        results = []
+        for part, layout in enumerate(self.layouts):
+            block = weight if self.parts == 1 else weight[:, self.slice_of(part)].contiguous()
+            kept = self.buffers(part) if known else None
+            results.append(
+                program(layout, block, w_max=w_max, buffers=kept, count=self.counters.programmings)
+            )
+        self._store(results)
+
+    def reprogram(self, w_max: float | None = None) -> None:
+        """Read the weights back digitally and program them anew with a fresh range."""
+        with torch.no_grad():
+            if self.parts > 1:
+                self.program(self.weight(), w_max)
+                return
+            count = self.counters.programmings
+            self._store(
+                [reprogram(self.layout, self.state.detach(), self.buffers(), w_max=w_max, count=count)]
+            )
+
+    def _store(self, results: list[Programmed]) -> None:
+        buffers = dict(results[0].buffers)
+        if self.parts > 1:
+            for name in buffers:
+                if name != "w_max":
+                    buffers[name] = torch.stack([result.buffers[name] for result in results])
+        self.owner.store(self.suffix, torch.cat([result.state for result in results], dim=-1), buffers)
+        self.counters.programmings += 1
+        self.references = [(None, None)] * self.parts
+        self.forget()
+
+    def weight(self) -> Tensor:
+        """Return the weights (in, out) that the states stand for; differentiable in the states."""
+        blocks = [
+            weights(layout, state, self.buffers(part))
+            for part, (layout, state) in enumerate(zip(self.layouts, self.states(), strict=True))
+        ]
+        return blocks[0] if self.parts == 1 else torch.cat(blocks, dim=-1)
+
+    @torch.no_grad()
+    def conductances(self) -> Tensor:
+        """Return the conductances (devices, in, out), siemens, with variation, faults and drift."""
+        state = self.state.detach().clamp(0.0, 1.0)
+        blocks = [
+            conductances(layout, part_state, self.buffers(part), self.time, self.counters.calls)
+            for part, (layout, part_state) in enumerate(zip(self.layouts, self.states(state), strict=True))
+        ]
+        return torch.cat(blocks, dim=-1)
+
+    # Matrices.
+
+    def _present_key(self) -> tuple[Any, ...]:
+        state = self.state
+        read = self.step(self.owner.training) if self.layout.redraws_conductance else None
+        return state.data_ptr(), state._version, state.dtype, state.device, self.time, read
+
+    def prepare(self, training: bool) -> bool:
+        """Project the states to [0, 1] in training; return whether the matrices are out of date."""
+        state = self.state
+        if training and self._projected != (state.data_ptr(), state._version):
+            with torch.no_grad():
+                state.clamp_(0.0, 1.0)
+            self._projected = (state.data_ptr(), state._version)
+        if not self._matrices or self._key != self._present_key():
+            return True
+        if self._backward and self._matrices[0].backward is None:
+            return True
+        # A change through `.data` leaves no trace in the version; on the host looking is cheap.
+        host = state.device.type == "cpu"
+        return host and self._snapshot is not None and not torch.equal(self._snapshot, state)
+
+    def requests(self) -> list[Request]:
+        """Return what is asked of `read_matrices`, for every array set."""
+        snapshot = self.state.detach().clone()
+        self._key, self._snapshot = self._present_key(), snapshot
+        held = snapshot.clamp(0.0, 1.0) if self._projected != self._key[:2] else snapshot
+        read = self.step(self.owner.training)
+        return [
+            Request(
+                layout,
+                self.buffers(part),
+                state,
+                backward=self._backward,
+                time=self.time,
+                read=read,
+                update=self.counters.updates,
+                references=self.references[part],
+            )
+            for part, (layout, state) in enumerate(zip(self.layouts, self.states(held), strict=True))
+        ]
+
+    def accept(self, requests: list[Request], matrices: list[Matrices]) -> None:
+        """Take the matrices of `requests`."""
+        self._requests, self._matrices = requests, matrices
+        if self.layout.interpolates:
+            self.references = [each.references for each in matrices]
+
+    def matrices(self, backward: bool = False) -> list[Matrices]:
+        """Return the matrices of every array set, computing all stale ones of the group if need be.
+
+        Parameters
+        ----------
+        backward : bool
+            Whether a gradient of the input will be asked for.
+        """
+        self._backward = self._backward or (backward and self.chip.backward.mode == "crossbar")
+        if self.prepare(self.owner.training):
+            self.group.refresh(self)
+        return self._matrices
+
+    @property
+    def asked(self) -> list[Request]:
+        """The requests that the present matrices came from; ``exact`` mode differentiates through them."""
+        return self._requests
+
+    # Calls.
+
+    def step(self, training: bool) -> int:
+        """Return the number of the next call, which keys its draws."""
+        return self.counters.calls if training else EVALUATION + self.counters.evaluations
+
+    def call(self, samples: int) -> Call:
+        """Return the identity of the next call, of this many samples."""
+        training = self.owner.training
+        place = data_parallel(self.owner) if training else None
+        first, reduce = (0, None) if place is None else (place.rank * samples, place.largest)
+        return Call(self.step(training), first, training, self.counters.epochs, reduce)
+
+    def finish_call(self, ranges: Ranges, training: bool) -> None:
+        """Count a call and keep what its ranges have learned."""
+        self.ranges = ranges
+        if training:
+            self.counters.calls += 1
+        else:
+            self.counters.evaluations += 1
+
+    def require_finite(self, values: Tensor, what: str) -> None:
+        """Raise one clear line where a tensor holds NaN or infinity."""
+        if not is_finite(values):
+            raise FloatingPointError(
+                f"layer {self.name!r}, training call {self.counters.calls}, update {self.counters.updates}: "
+                f"the {what} holds NaN or infinity; lower the learning rate, or look at what comes before it"
+            )
+
+    # Training.
+
+    def state_gradient(self, weight_bar: Tensor) -> Tensor:
+        """Return dL/ds (devices, in, out) from dL/dw (in, out), by the ideal mapping."""
+        return cast(Tensor, mapping.state_gradient(self.layout.code, weight_bar, cast(Any, self.w_max)))
+
+    def weight_gradient(self) -> Tensor | None:
+        """Return dL/dw (in, out) from ``state.grad``, or None where there is none.
+
+        ``dL/dw = sum_k a_k dL/ds_k / (w_max sum_k a_k^2)``, a_k = dw / (w_max ds_k): the inverse of
+        `state_gradient`, linear, so that clipping and scaling of ``state.grad`` pass through.
+        """
+        bar = self.state.grad
+        if bar is None:
+            return None
+        gains = self.layout.code.gains
+        if len(gains) == 1:
+            return bar[0] * (1.0 / (gains[0] * self.w_max))
+        total = bar[0] - bar[1] if gains == (1.0, -1.0) else torch.tensordot(bar.new_tensor(gains), bar, 1)
+        return total * (1.0 / (sum(gain * gain for gain in gains) * self.w_max))
+
+    @torch.no_grad()
+    def write(self, step: Tensor, rate: float = 1.0, native: float | None = None) -> tuple[int, int]:
+        """Write an optimizer's step: w moves towards ``w + rate step``.
+
+        Parameters
+        ----------
+        step : Tensor (in, out)
+            The step without the rate, in weight units: minus the velocity of plain or momentum SGD.
+        rate : float
+            Learning rate.
+        native : float or None
+            Native maximum of the weights, for ``update.scale.rule = "native"``.
+
+        Returns
+        -------
+        tuple of int
+            Devices asked to go beyond their range, and pairs that were refreshed.
+        """
+        if tuple(step.shape) != tuple(self.state.shape[1:]):
+            raise ShapeError(f"step: shape {tuple(step.shape)} is not that of {tuple(self.state.shape[1:])}")
+        self.require_finite(step, "weight step")
+        state, count = self.state.detach(), self.counters.updates
+        results = []
+        for part, (layout, held) in enumerate(zip(self.layouts, self.states(state), strict=True)):
+            block = step if self.parts == 1 else step[:, self.slice_of(part)]
+            results.append(
+                update(layout, held, self.buffers(part), block, rate=rate, count=count, w_max=native)
+            )
+        return self.take(results)
+
+    @torch.no_grad()
+    def take(self, results: Sequence[Updated]) -> tuple[int, int]:
+        """Store the results of `update` or `pulse_update` of every array set and count one update."""
+        state = self.state
+        for part, (held, result) in enumerate(zip(self.states(state), results, strict=True)):
+            held.copy_(result.state)
+            if result.words is not None:
+                self.buffers(part)["words"].copy_(result.words)
+        self._projected = (state.data_ptr(), state._version)
+        self.counters.updates += 1
+        self.pulses.clear()
+        saturated = sum(int(result.saturated) for result in results)
+        return saturated, sum(int(result.refreshed) for result in results)
+
+    def keep_pulses(self, pulses: Pulses) -> None:
+        """Keep what a pulsed update needs until the states change."""
+        key = (self.state.data_ptr(), self.state._version)
+        if self.pulses and self._pulse_key != key:
+            self.pulses.clear()
+        self._pulse_key = key
+        self.pulses.append(pulses)

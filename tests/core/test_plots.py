@@ -192,3 +192,10 @@ def test_no_global_state(tmp_path: Path) -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "map.png")], check=True)
+
+
+@pytest.mark.parametrize("bad", ["map", np.ones((2, 2), complex), [[1.0], [1.0, 2.0]], None], ids=repr)
+def test_what_is_no_matrix_is_named(bad: object) -> None:
+    """Text, complex numbers and ragged lists are refused by the field's name."""
+    with pytest.raises(ShapeError, match="^approximate: "):
+        plots.error_map(bad, np.ones((2, 2)))

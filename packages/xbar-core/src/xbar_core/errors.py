@@ -17,9 +17,10 @@ class ConvergenceError(RuntimeError):
     Attributes
     ----------
     iterations : int
-        Sweeps done before giving up.
+        Sweeps done before giving up; 0 after direct elimination.
     residual : float
-        Error bound reached, relative to the largest entry of the matrix.
+        What missed the tolerance: the error bound reached, relative to the largest entry of the
+        matrix; from `solve`, the residual that `Solution` describes.
     """
 
     def __init__(self, message: str, *, iterations: int, residual: float) -> None:

@@ -68,8 +68,28 @@ def interpolation_begin(
 ) -> tuple[Array, InterpolationState]:
     """Solve exactly and keep what `interpolation_apply` reuses.
 
-    Parameters and the first result are those of `effective_conductance`; the caller keeps the
-    second, the state, which belongs to this direction.
+    Parameters
+    ----------
+    conductance : (..., rows, cols) array, siemens (bounds as in `effective_conductance`).
+    wires : Wires
+    model : Interpolated
+    direction : {"forward", "backward"}
+
+    Returns
+    -------
+    matrix : (..., rows, cols) array, or (..., cols, rows) for the backward read; siemens
+        The exact matrix, as `FCM` gives it.
+    state : InterpolationState
+        For the caller to keep; it belongs to this direction and to arrays of this shape.
+
+    Raises
+    ------
+    ShapeError, ConfigError
+        An argument breaks its rule; nothing was computed.
+
+    References
+    ----------
+    S. Roy et al., arXiv:2002.11151, section IV-D.
     """
     if not isinstance(model, Interpolated):
         raise ConfigError(f"model: {model!r} keeps nothing between updates; use Interpolated(period)")
@@ -83,7 +103,31 @@ def interpolation_apply(
 ) -> Array:
     """Return the matrix of changed conductances from what `interpolation_begin` kept.
 
-    The shape must be that of the conductances the state was made from.
+    With the last exact solution at ``g*``: ``G_ni = g (1 - D)``, ``D = (g* - G_ni(g*)) / g*``
+    ("distortion"), or ``G_ni = G_1(g) G_ni(g*) / G_1(g*)`` with G_1 of AAM order 1 ("anchored"). A
+    cell that was open at ``g*`` keeps its entry. Exact for ``g = g*`` only.
+
+    Parameters
+    ----------
+    state : InterpolationState
+        From `interpolation_begin`, same direction; not changed.
+    conductance : (..., rows, cols) array, siemens
+        Of the shape that the state was made from.
+    wires : Wires
+    direction : {"forward", "backward"}
+
+    Returns
+    -------
+    (..., rows, cols) array, or (..., cols, rows) for the backward read; siemens.
+
+    Raises
+    ------
+    ShapeError, ConfigError
+        An argument breaks its rule, or the state belongs to other arrays.
+
+    References
+    ----------
+    S. Roy et al., arXiv:2002.11151, section IV-D.
     """
     arrays, wires, shape = check_problem(conductance, wires, direction)
     check_state(state, arrays)

@@ -27,7 +27,8 @@ class ErrorReport:
     elementwise_max, elementwise_mean : float
         Largest and mean of ``|dG_ni| / G_ni`` over entries that are not zero in both matrices.
     map : (..., rows, cols)
-        Signed relative error of every entry, 0 where both matrices are 0.
+        Signed relative error of every entry; 0 where both matrices are 0, infinite where only the
+        exact one is.
     exact, approximate : (..., rows, cols)
         The two matrices, siemens.
     """

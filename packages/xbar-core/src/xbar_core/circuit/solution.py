@@ -95,6 +95,10 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
         The tolerance was missed. Device currents are conductance times a difference of voltages;
         where wires are millions of times as resistive as devices, rounding leaves too few digits.
 
+    Notes
+    -----
+    The work is done in float64, and the result has the wider dtype of the two inputs.
+
     References
     ----------
     S. Jain et al., "RxNN", IEEE TCAD 40, 326 (2021).

@@ -171,7 +171,9 @@ def _read(path: Path) -> Any:
     except FileNotFoundError:
         raise ConfigError(f"file: {str(path)!r} does not exist; check the name and the folder") from None
     except OSError as error:
-        raise ConfigError(f"file: {str(path)!r} cannot be read ({error.strerror or error})") from error
+        raise ConfigError(
+            f"file: {str(path)!r} cannot be read ({error.strerror or error}); name a file that you may read"
+        ) from error
     except (ValueError, EOFError, MemoryError, SyntaxError) as error:
         kind = path.suffix[1:]
         raise ConfigError(

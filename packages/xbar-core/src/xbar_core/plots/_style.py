@@ -12,6 +12,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from xbar_core._checks import check_array
 from xbar_core.errors import ShapeError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -27,7 +28,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def as_matrix(field: str, values: Any) -> NDArray[np.float64]:
     """Return `values` as one (rows, cols) matrix for a map."""
-    matrix = np.asarray(values, dtype=np.float64)
+    matrix = check_array(field, values).astype(np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ShapeError(f"{field}: shape {matrix.shape} is not (rows, cols); choose one array of the batch")
     return matrix

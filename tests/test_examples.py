@@ -10,12 +10,14 @@ holds only a small array, conductance.npy and conductance.csv:
 - ``sh`` blocks: a line ``xbar ...`` runs as in a console block, and must exit with 0.
 
 Expected output is compared as doctest does: ``...`` stands for any text, runs of blanks are equal.
+Examples in docstrings (``>>>``) are run as well, one test for each module that has any.
 """
 
 from __future__ import annotations
 
 import contextlib
 import doctest
+import importlib
 import importlib.util
 import io
 import re
@@ -33,6 +35,9 @@ PAGES = sorted(
     for pattern in ("README.md", "packages/*/README.md", "docs/**/*.md")
     for page in ROOT.glob(pattern)
     if "_build" not in page.parts
+)
+MODULES = sorted(
+    file for file in ROOT.glob("packages/*/src/**/*.py") if ">>> " in file.read_text(encoding="utf-8")
 )
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<kind>[\w{}-]*)[^\n]*\n(?P<body>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL
@@ -130,6 +135,18 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             run_console(page, block)
         elif block.kind in ("sh", "bash"):
             run_console(page, Block("console", block.line, prompted(block.body)))
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)
+def test_docstrings(file: Path) -> None:
+    """The examples in the docstrings of a module print what they say."""
+    package = file.relative_to(ROOT).parts[3]
+    if package in OPTIONAL and not importlib.util.find_spec(package):
+        pytest.skip(f"{package} is not installed")
+    name = ".".join(file.relative_to(ROOT).with_suffix("").parts[3:]).removesuffix(".__init__")
+    result = doctest.testmod(importlib.import_module(name), optionflags=OPTIONS)
+    assert result.attempted > 0
+    assert result.failed == 0, f"{name}: {result.failed} of {result.attempted} examples fail"
 
 
 def test_pages_were_found() -> None:

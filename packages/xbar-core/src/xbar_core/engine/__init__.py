@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from xbar_core.engine.call import Call
 from xbar_core.engine.circuits import Reference
-from xbar_core.engine.decode import decode
+from xbar_core.engine.decode import decode, decode_folded
 from xbar_core.engine.encode import Encoded, encode
 from xbar_core.engine.energy import ReadEnergy, read_energy
 from xbar_core.engine.gradients import Gradients, Residual
@@ -54,6 +54,7 @@ __all__ = [
     "clipped",
     "conductances",
     "decode",
+    "decode_folded",
     "device_counts",
     "encode",
     "encode_errors",

@@ -21,10 +21,24 @@ _OPTIONS: dict[str, Any] = {"parallel": True, "cache": True, "error_model": "num
 
 @nb.njit(**_OPTIONS)
 def add_codes(
-    current: Any, inverse: Any, low: Any, high: Any, slope: Any, cubic: Any, steps: Any, scale: Any, out: Any
+    current: Any,
+    inverse: Any,
+    low: Any,
+    high: Any,
+    slope: Any,
+    cubic: Any,
+    steps: Any,
+    scale: Any,
+    fresh: bool,
+    out: Any,
 ) -> None:
-    """Add ``scale rint(steps f(clip(inverse I)))``, summed over axis 1 of I (a, tiles, m), to out (a, m)."""
+    """Add ``scale rint(steps f(clip(inverse I)))``, summed over axis 1 of I (a, tiles, m), to out (a, m).
+
+    With `fresh` what `out` held before does not matter.
+    """
     for a in nb.prange(current.shape[0]):
+        if fresh:
+            out[a, :] = 0
         for t in range(current.shape[1]):
             for m in range(current.shape[2]):
                 x = min(max(current[a, t, m] * inverse, low), high)
@@ -34,14 +48,68 @@ def add_codes(
 
 @nb.njit(**_OPTIONS)
 def add_curve(
-    current: Any, inverse: Any, low: Any, high: Any, slope: Any, cubic: Any, scale: Any, out: Any
+    current: Any, inverse: Any, low: Any, high: Any, slope: Any, cubic: Any, scale: Any, fresh: bool, out: Any
 ) -> None:
-    """Add ``scale f(clip(inverse I))``, summed over axis 1 of I (a, tiles, m), to out (a, m)."""
+    """As `add_codes`, without rounding: ``scale f(clip(inverse I))``."""
     for a in nb.prange(current.shape[0]):
+        if fresh:
+            out[a, :] = 0
         for t in range(current.shape[1]):
             for m in range(current.shape[2]):
                 x = min(max(current[a, t, m] * inverse, low), high)
                 out[a, m] += x * (slope + cubic * x * x) * scale
+
+
+@nb.njit(**_OPTIONS)
+def fold_codes(
+    current: Any,
+    inverse: Any,
+    low: Any,
+    high: Any,
+    slope: Any,
+    cubic: Any,
+    steps: Any,
+    scale: Any,
+    fresh: bool,
+    geometry: Any,
+    out: Any,
+) -> None:
+    """Convert the currents of a transposed convolution and fold them into out (batch, c, height, width).
+
+    Parameters
+    ----------
+    current : (batch, c, kernel rows, kernel columns, output rows, output columns)
+        Row currents at every output position.
+    geometry : (2, 3) integers
+        Stride, padding and dilation of the rows and of the columns.
+    out : (batch, c, height, width)
+        Changed. ``steps`` of 0 rounds nothing.
+    """
+    (row_stride, row_padding, row_dilation), (stride, padding, dilation) = geometry[0], geometry[1]
+    batch, channels, kernel_rows, kernel_cols, rows, cols = current.shape
+    height, width = out.shape[2], out.shape[3]
+    for place in nb.prange(batch * channels):
+        b, c = place // channels, place % channels
+        target = out[b, c]
+        if fresh:
+            target[:] = 0
+        line = np.empty(cols, current.dtype)
+        for p in range(kernel_rows):
+            for q in range(kernel_cols):
+                shift = q * dilation - padding
+                first = max(0, -(shift // stride))  # ceil(-shift / stride)
+                last = min(cols, (width - 1 - shift) // stride + 1)
+                for r in range(rows):
+                    i = r * row_stride + p * row_dilation - row_padding
+                    if i < 0 or i >= height:
+                        continue
+                    source = current[b, c, p, q, r]
+                    for k in range(cols):
+                        x = min(max(source[k] * inverse, low), high)
+                        x = x * (slope + cubic * x * x)
+                        line[k] = np.rint(x * steps) * scale if steps > 0 else x * scale
+                    for k in range(first, last):
+                        target[i, k * stride + shift] += line[k]
 
 
 @nb.njit(**_OPTIONS)

@@ -92,8 +92,7 @@ def solve_arrays(jobs: Sequence[Job], direction: Direction) -> list[tuple[Arrays
             key = (job.wires, job.model, shape, str(arrays.dtype), _place(arrays))
             groups.setdefault(key, []).append((k, shape))
     for (wires, model, shape, _, _), members in groups.items():
-        batch = [jobs[k].arrays[shape] for k, _ in members]
-        results = _solve_batch(batch, wires, model, direction)
+        results = _solve_batch([jobs[k].arrays[shape] for k, _ in members], wires, model, direction)
         for (k, _), result in zip(members, results, strict=True):
             solved[k][shape] = result
     return list(zip(solved, references, strict=True))
@@ -109,25 +108,23 @@ def _on_host(arrays: Any) -> bool:
 
 def _solve_batch(batch: Sequence[Any], wires: Wires, model: CircuitModel, direction: Direction) -> list[Any]:
     """Return the solved arrays of each member (tiles, devices, rows, cols) of a batch of one shape."""
-    first = batch[0]
-    xp = namespace(first)
+    xp = namespace(batch[0])
     if isinstance(model, Ideal):
         return [xp.matrix_transpose(g) if direction == "backward" else g for g in batch]
-    rows, cols = first.shape[-2:]
-    counts = [g.shape[0] * g.shape[1] for g in batch]
-    if _on_host(first):
+    rows, cols = batch[0].shape[-2:]
+    if _on_host(batch[0]):
         together = np.concatenate([to_numpy(g).reshape(-1, rows, cols) for g in batch])
-        result = array_like(effective_conductance(together, wires, model, direction), first)
+        result = array_like(effective_conductance(together, wires, model, direction), batch[0])
     else:
         from xbar_core.circuit import ladder
 
         together = xp.concat([xp.reshape(g, (-1, rows, cols)) for g in batch])
         result = ladder.effective_conductance(together, wires, model, direction)
     parts, start = [], 0
-    for g, count in zip(batch, counts, strict=True):
-        part = result[start : start + count, ...]
-        parts.append(xp.reshape(part, (g.shape[0], g.shape[1], *part.shape[-2:])))
-        start += count
+    for g in batch:
+        stop = start + g.shape[0] * g.shape[1]
+        parts.append(xp.reshape(result[start:stop, ...], (*g.shape[:2], *result.shape[-2:])))
+        start = stop
     return parts
 
 

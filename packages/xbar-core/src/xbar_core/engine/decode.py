@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from xbar_core._arrays import namespace
@@ -57,32 +57,78 @@ def decode(
     array
         A new array of the shape of `like`.
     """
-    total = namespace(like).zeros_like(like)
+    total: Any = None
     index, tiles, planes = 0, len(plan.bounds), len(plan.coefficients)
     for current in partials:
         count = tiles if current.ndim > like.ndim else 1
         share = plan.phases.shares[index // (tiles * planes)] * plan.coefficients[index // tiles % planes]
         for part in at_converters(layout, plan, current, like.ndim, index, buffers, call, axis, draws):
-            total = _convert_add(layout, plan, part, full_scale, share * scale, total)
+            total = _convert_add(layout, plan, part, full_scale, share * scale, total, like)
         index += count
     return total
 
 
-def _convert_add(
-    layout: Layout, plan: ReadPlan, current: Any, full_scale: Any, share: Any, total: Any
+def decode_folded(
+    layout: Layout,
+    plan: ReadPlan,
+    partials: Iterable[Any],
+    full_scale: Any,
+    like: Any,
+    geometry: Sequence[tuple[int, int, int]],
+    *,
+    scale: Any = 1.0,
 ) -> Any:
-    """Return `total` plus the converted currents times `share`; `total` itself may be changed."""
+    """Convert the row currents of a convolution's backward read and fold them, in one pass.
+
+    Parameters
+    ----------
+    layout, plan, full_scale, scale
+        As in `decode`.
+    partials : iterable of array (batch, channels, kernel rows, kernel cols, rows, cols)
+        Row currents at every output position, in the order of `partial_sums`.
+    like : array (batch, channels, height, width)
+        Of the shape of the convolution's input.
+    geometry : two of (stride, padding, dilation)
+        Of the rows and of the columns.
+
+    Returns
+    -------
+    array like `like`, or None
+        None where no kernel serves (device arrays, other curves, converter errors or noise): `decode`
+        the currents, then fold with the framework's own operation.
+    """
+    config = layout.chip.adc
+    if not plan.converts_current or config.noise > 0.0 or config.gain_error or config.offset_error:
+        return None
+    total = namespace(like).empty_like(like)
+    tiles, planes = len(plan.bounds), len(plan.coefficients)
+    for index, current in enumerate(partials):
+        share = plan.phases.shares[index // (tiles * planes)] * plan.coefficients[index // tiles % planes]
+        worth, fresh = share * scale, index == 0
+        signed = not plan.unipolar
+        if not fused.fold_converted(current, full_scale, config, signed, worth, geometry, total, fresh=fresh):
+            return None
+    return total
+
+
+def _convert_add(
+    layout: Layout, plan: ReadPlan, current: Any, full_scale: Any, share: Any, total: Any, like: Any
+) -> Any:
+    """Return `total` (None at first) plus the converted currents; `total` itself may be changed."""
     xp, config = namespace(current), layout.chip.adc
-    stacked = current.ndim > total.ndim
+    stacked = current.ndim > like.ndim
     if not plan.converts_current:
-        return total + share * (xp.sum(current, axis=1) if stacked else current)
-    signed = not plan.unipolar
-    if fused.add_converted(current, full_scale, config, signed, share, total):
-        return total
+        part = share * (xp.sum(current, axis=1) if stacked else current)
+        return part if total is None else total + part
+    signed, fresh = not plan.unipolar, total is None
+    target = xp.empty_like(like) if fresh else total
+    if fused.add_converted(current, full_scale, config, signed, share, target, fresh=fresh):
+        return target
     codes = adc.codes(current, full_scale, config, signed=signed)
     if stacked:
         codes = xp.sum(codes, axis=1)
-    return total + adc.decode(codes, share * full_scale, config, signed=signed)
+    part = adc.decode(codes, share * full_scale, config, signed=signed)
+    return part if fresh else total + part
 
 
 def at_converters(

@@ -5,8 +5,10 @@ Every function returns False or None where they do not, and the caller goes the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from array_api_compat import is_numpy_array, is_torch_array
 from numpy.typing import NDArray
 
@@ -78,7 +80,9 @@ def send(
     return words, volts
 
 
-def add_converted(current: Any, full_scale: Any, config: Adc, signed: bool, share: Any, total: Any) -> bool:
+def add_converted(
+    current: Any, full_scale: Any, config: Adc, signed: bool, share: Any, total: Any, *, fresh: bool = False
+) -> bool:
     """Add the converted currents times `share` to `total`, in place; False where the kernels cannot.
 
     Parameters
@@ -93,6 +97,8 @@ def add_converted(current: Any, full_scale: Any, config: Adc, signed: bool, shar
         Whether currents may be negative.
     total : array
         Contiguous; changed.
+    fresh : bool
+        What `total` holds does not matter.
     """
     shape, source, target = _cubic(config.nonlinearity), host_view(current), host_view(total)
     if shape is None or source is None or target is None or source.dtype != target.dtype:
@@ -109,11 +115,58 @@ def add_converted(current: Any, full_scale: Any, config: Adc, signed: bool, shar
     ends = kind(inverse(float(full_scale))), kind(-1.0 if signed else 0.0), kind(1.0)
     worth, steps = float(share) * float(full_scale), full_code(config.bits, signed)
     if steps is None:
-        _kernels.add_curve(source, *ends, kind(shape[0]), kind(shape[1]), kind(worth), target)
+        _kernels.add_curve(source, *ends, kind(shape[0]), kind(shape[1]), kind(worth), fresh, target)
     else:
         _kernels.add_codes(
-            source, *ends, kind(shape[0]), kind(shape[1]), kind(steps), kind(worth / steps), target
+            source, *ends, kind(shape[0]), kind(shape[1]), kind(steps), kind(worth / steps), fresh, target
         )
+    return True
+
+
+def fold_converted(
+    current: Any,
+    full_scale: Any,
+    config: Adc,
+    signed: bool,
+    share: Any,
+    geometry: Sequence[tuple[int, int, int]],
+    total: Any,
+    *,
+    fresh: bool,
+) -> bool:
+    """Fold converted currents times `share` into `total`, in place; False where the kernels cannot.
+
+    Parameters
+    ----------
+    current : array (batch, channels, kernel rows, kernel cols, rows, cols)
+        Row currents at every output position of a convolution.
+    full_scale, config, signed, share, fresh
+        As in `add_converted`.
+    geometry : two of (stride, padding, dilation)
+        Of the rows and of the columns.
+    total : array (batch, channels, height, width)
+        Contiguous; changed.
+    """
+    shape, source, target = _cubic(config.nonlinearity), host_view(current), host_view(total)
+    if shape is None or source is None or target is None or source.dtype != target.dtype:
+        return False
+    from xbar_core.engine import _kernels
+
+    kind, steps = source.dtype.type, full_code(config.bits, signed)
+    worth = float(share) * float(full_scale) / (steps or 1)
+    _kernels.fold_codes(
+        source,
+        kind(inverse(float(full_scale))),
+        kind(-1.0 if signed else 0.0),
+        kind(1.0),
+        kind(shape[0]),
+        kind(shape[1]),
+        kind(steps or 0),
+        kind(worth),
+        fresh,
+        np.asarray(geometry, dtype=np.int64),
+        target,
+    )
     return True
 
 

@@ -8,13 +8,13 @@ them. Its results depend on the states only: keep them until the next update.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import device, is_torch_array
 
-from xbar_core._arrays import array_like, namespace
+from xbar_core._arrays import array_like, namespace, to_numpy
 from xbar_core.circuit.base import Direction, Ideal
 from xbar_core.engine.cells import actual_conductance, reference_conductance
 from xbar_core.engine.circuits import Arrays, Job, Reference, Shape, solve_arrays
@@ -117,6 +117,7 @@ def read_matrices(requests: Sequence[Request]) -> list[Matrices]:
     ConvergenceError
         An exact solve missed its tolerance.
     """
+    asked, requests = requests, [_on_host(request) for request in requests]
     results: dict[int, Matrices] = {}
     arrays: dict[int, Arrays] = {}
     for k, request in enumerate(requests):
@@ -136,7 +137,43 @@ def read_matrices(requests: Sequence[Request]) -> list[Matrices]:
             other = _mirror(forward)
         matrices = _combine(request, forward, other)
         results[k] = matrices._replace(references=(reference, reference_back))
-    return [results[k] for k in range(len(requests))]
+    return [_like(results[k], request.state) for k, request in enumerate(asked)]
+
+
+def _on_host(request: Request) -> Request:
+    """Return the request with NumPy views in the place of host tensors: small operations cost less there."""
+    if not is_torch_array(request.state) or request.state.device.type != "cpu":
+        return request
+    buffers = {name: to_numpy(value) for name, value in request.buffers.items()}
+    references = _references(request.references, to_numpy)
+    return replace(request, state=to_numpy(request.state), buffers=buffers, references=references)
+
+
+def _like(matrices: Matrices, state: Any) -> Matrices:
+    """Return the matrices as arrays of the library of `state`."""
+    if not is_torch_array(state) or is_torch_array(matrices.forward):
+        return matrices
+
+    def like(array: Any) -> Any:
+        return None if array is None else array_like(array, state)
+
+    return Matrices(
+        like(matrices.forward),
+        like(matrices.backward),
+        like(matrices.forward_reference),
+        like(matrices.forward_power),
+        like(matrices.backward_power),
+        like(matrices.reference_power),
+        matrices.backward_offset,
+        _references(matrices.references, like),
+    )
+
+
+def _references(references: References, convert: Callable[[Any], Any]) -> References:
+    ahead, back = (
+        None if r is None else Reference(convert(r.factor), convert(r.offset), r.update) for r in references
+    )
+    return ahead, back
 
 
 def is_ideal(request: Request) -> bool:

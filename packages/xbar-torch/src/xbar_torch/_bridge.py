@@ -45,6 +45,12 @@ def analog_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in ANALOG else torch.float32
 
 
+def applied(function: type[torch.autograd.Function], *arguments: object) -> Tensor:
+    """Return ``function.apply(*arguments)``; torch gives it no type."""
+    apply: Callable[..., Tensor] = function.apply  # type: ignore[assignment,unused-ignore]
+    return apply(*arguments)
+
+
 @contextmanager
 def analog(device: torch.device) -> Iterator[None]:
     """Run the analog path: no autocast, no gradient, no inference tensors."""

@@ -24,7 +24,7 @@ from xbar_core.engine import (
     weight_gradient,
 )
 from xbar_core.engine.matrices_vjp import matrices_vjp
-from xbar_torch._bridge import analog, excluded, to_analog
+from xbar_torch._bridge import analog, applied, excluded, to_analog
 from xbar_torch.crossbar import Crossbar, Pulses
 
 
@@ -69,7 +69,7 @@ class _EffectiveWeight(torch.autograd.Function):
 def effective_weight(crossbar: Crossbar) -> Tensor:
     """Return the matrix (in, out) that a read multiplies by, in weight units (see `is_product`)."""
     training = crossbar.owner.training
-    weight = cast(Tensor, _EffectiveWeight.apply(crossbar.state, crossbar))
+    weight = applied(_EffectiveWeight, crossbar.state, crossbar)
     crossbar.finish_call(crossbar.ranges, training)
     return weight
 
@@ -132,8 +132,8 @@ def _crossbar_backward(
         x = residual.inputs
         full = crossbar.chip.update.gradient == "full"
         decoded = (x, dy) if full else (x * residual.full_scale, sent.value * sent.full_scale)
-        places = [part.reshape(part.shape[0], -1, part.shape[-1]) for part in decoded]
-        crossbar.keep_pulses(Pulses(0, *places, call))
+        places, errors = (part.reshape(part.shape[0], -1, part.shape[-1]) for part in decoded)
+        crossbar.keep_pulses(Pulses(0, places, errors, call))
     return dx, weight_gradient(layout, residual, sent, dy)
 
 
@@ -160,4 +160,4 @@ def crossbar_linear(x: Tensor, crossbar: Crossbar) -> Tensor:
     if x.ndim == 1:
         return crossbar_linear(x[None], crossbar)[0]
     backward = torch.is_grad_enabled() and x.requires_grad
-    return cast(Tensor, _Product.apply(x.contiguous(), crossbar.state, crossbar, backward))
+    return applied(_Product, x.contiguous(), crossbar.state, crossbar, backward)

@@ -113,7 +113,7 @@ class CrossbarModule(nn.Module):
                 held = getattr(self, f"{key}{suffix}")
                 if held.is_floating_point():
                     before[f"{key}{suffix}"] = held.detach()
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         words = {f"words{suffix}" for suffix in self.crossbars}
         for name, kept in before.items():
             now = getattr(self, name)

@@ -43,6 +43,8 @@ class XbarLinear(CrossbarModule):
         Digital.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         in_features: int,

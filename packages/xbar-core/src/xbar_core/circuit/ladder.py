@@ -211,7 +211,8 @@ def solve_exact(array: Array, drive: Any, rtol: float, threshold: float) -> Conv
             allowed = xp.where(
                 size > threshold * largest, xp.minimum(rtol * largest, 10 * rtol * size), rtol * largest
             )
-            excess = float(xp.max(xp.where(bound > 0, bound / allowed, xp.zeros_like(bound))))
+            # An array without devices has nothing to bound and nothing to allow: 0 / 1.
+            excess = float(xp.max(bound / xp.where(bound > 0, allowed, xp.ones_like(allowed))))
             if excess <= 1.0:
                 return Converged(u, swept, out, iteration + 1, excess * rtol)
         if iteration > 1:

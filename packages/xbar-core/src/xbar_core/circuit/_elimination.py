@@ -233,28 +233,31 @@ def _eliminate(front: Array, inside: int, last: int, first: int) -> None:
     for p0 in range(0, inside, 4):
         p1 = min(p0 + 4, inside)
         for p in range(p0, p1):
+            star = front[p]
             total = _row_sum(front, p)
-            front[p, p] = 1.0 / total if total > 0.0 else 0.0
+            star[p] = 1.0 / total if total > 0.0 else 0.0
             for q in range(p + 1, p1):
-                share = front[p, q] * front[p, p]
+                share = star[q] * star[p]
+                out = front[q]
                 for j in range(q + 1, size):
-                    front[q, j] += share * front[p, j]
+                    out[j] += share * star[j]
+        # Rows taken as arrays of their own let LLVM vectorise the loops.
         if p1 - p0 == 4:
+            star0, star1, star2, star3 = front[p0], front[p0 + 1], front[p0 + 2], front[p0 + 3]
             for i in range(p1, last):
-                f0 = front[p0, i] * front[p0, p0]
-                f1 = front[p0 + 1, i] * front[p0 + 1, p0 + 1]
-                f2 = front[p0 + 2, i] * front[p0 + 2, p0 + 2]
-                f3 = front[p0 + 3, i] * front[p0 + 3, p0 + 3]
+                out = front[i]
+                f0, f1 = star0[i] * star0[p0], star1[i] * star1[p0 + 1]
+                f2, f3 = star2[i] * star2[p0 + 2], star3[i] * star3[p0 + 3]
                 for j in range(max(i + 1, first) if i >= inside else i + 1, size):
-                    front[i, j] += (f0 * front[p0, j] + f1 * front[p0 + 1, j]) + (
-                        f2 * front[p0 + 2, j] + f3 * front[p0 + 3, j]
-                    )
+                    out[j] += (f0 * star0[j] + f1 * star1[j]) + (f2 * star2[j] + f3 * star3[j])
         else:
             for p in range(p0, p1):
+                star = front[p]
                 for i in range(p1, last):
-                    share = front[p, i] * front[p, p]
+                    share = star[i] * star[p]
+                    out = front[i]
                     for j in range(max(i + 1, first) if i >= inside else i + 1, size):
-                        front[i, j] += share * front[p, j]
+                        out[j] += share * star[j]
 
 
 @kernel

@@ -87,10 +87,12 @@ def make_ladder(conductance: Array, r_row: Any, r_col: Any, r_source: Any, r_sen
     n = -(-rows // ROWS) * ROWS
     g = np.zeros((n, m), conductance.dtype)
     g[n - rows :] = conductance
-    a_row, h_row = _line_factors(np.ascontiguousarray(g.T), r_row, r_source)
-    a_col, h_col = _line_factors(np.ascontiguousarray(g[::-1]), r_col, r_sense)
-    a_row, h_row = np.ascontiguousarray(a_row.T), np.ascontiguousarray(h_row.T)
-    a_col, h_col = np.ascontiguousarray(a_col[::-1]), np.ascontiguousarray(h_col[::-1])
+    along_rows = _line_factors(np.ascontiguousarray(g.T), r_row, r_source)
+    a_row = np.ascontiguousarray(along_rows.T)
+    h_row = np.ascontiguousarray(_multiply_along(along_rows).T)
+    along_cols = _line_factors(np.ascontiguousarray(g[::-1]), r_col, r_sense)
+    a_col = np.ascontiguousarray(along_cols[::-1])
+    h_col = np.ascontiguousarray(_multiply_along(along_cols)[::-1])
     # T 1: rows between columns held at one, then columns.
     norton = np.zeros((n, m), g.dtype)
     largest = 0.0
@@ -116,11 +118,11 @@ def make_ladder(conductance: Array, r_row: Any, r_col: Any, r_source: Any, r_sen
 
 
 @kernel
-def _line_factors(g: Array, r: Any, r_end: Any) -> tuple[Array, Array]:
-    """Return ladder factors and transfers of lines laid along axis 0, driven end first."""
+def _line_factors(g: Array, r: Any, r_end: Any) -> Array:
+    """Return the ladder factors of lines laid along axis 0, driven end first."""
     length, lines = g.shape
     one = g.dtype.type(1.0)
-    a, h = np.empty_like(g), np.empty_like(g)
+    a = np.empty_like(g)
     y = g[length - 1].copy()
     for step in range(1, length):
         # Rows taken as arrays of their own let LLVM vectorise the loops.
@@ -132,27 +134,36 @@ def _line_factors(g: Array, r: Any, r_end: Any) -> tuple[Array, Array]:
     a_here = a[0]
     for k in range(lines):
         a_here[k] = one / (one + r_end * y[k])
-    h[0] = a[0]
-    for i in range(1, length):
-        a_here, h_here, h_before = a[i], h[i], h[i - 1]
-        for k in range(lines):
-            h_here[k] = a_here[k] * h_before[k]
-    return a, h
+    return a
 
 
 @kernel
-def first_order(g: Array, r_row: float, r_col: float, r_source: float, r_sense: float, result: Array) -> None:
-    """Write the closed form of one sweep, ``h_row g h_col``, into `result`; siemens and ohm."""
-    n, m = g.shape
-    ohm = g.dtype.type
-    # Lines lie along axis 0: rows transposed, columns from the sense end up.
-    _, h = _line_factors(np.ascontiguousarray(g.T), ohm(r_row), ohm(r_source))
-    _, h_col = _line_factors(np.ascontiguousarray(g[::-1]), ohm(r_col), ohm(r_sense))
-    h_row = np.ascontiguousarray(h.T)
-    for i in range(n):
-        out, g_here, row_here, col_here = result[i], g[i], h_row[i], h_col[n - 1 - i]
-        for j in range(m):
-            out[j] = row_here[j] * g_here[j] * col_here[j]
+def _multiply_along(a: Array) -> Array:
+    """Turn factors into transfers from the driven end, in place."""
+    for i in range(1, a.shape[0]):
+        here, before = a[i], a[i - 1]
+        for k in range(a.shape[1]):
+            here[k] *= before[k]
+    return a
+
+
+@kernel
+def first_order(
+    conductance: Array, r_row: float, r_col: float, r_source: float, r_sense: float, result: Array
+) -> None:
+    """Write the closed form of one sweep, ``h_row g h_col``, of a batch (batch, rows, cols)."""
+    batch, n, m = conductance.shape
+    ohm = conductance.dtype.type
+    for index in range(batch):
+        g = conductance[index]
+        # Lines lie along axis 0: rows transposed, columns from the sense end up.
+        a_row = _line_factors(np.ascontiguousarray(g.T), ohm(r_row), ohm(r_source))
+        h_row = np.ascontiguousarray(_multiply_along(a_row).T)
+        h_col = _multiply_along(_line_factors(np.ascontiguousarray(g[::-1]), ohm(r_col), ohm(r_sense)))
+        for i in range(n):
+            out, g_here, row_here, col_here = result[index, i], g[i], h_row[i], h_col[n - 1 - i]
+            for j in range(m):
+                out[j] = row_here[j] * g_here[j] * col_here[j]
 
 
 @kernel

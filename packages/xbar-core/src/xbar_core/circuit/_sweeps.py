@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbar_core.circuit._kernels import (
+    ROWS,
     Ladder,
     Scratch,
     first_sweep,
@@ -97,37 +98,73 @@ def sweep_voltages(ladder: Ladder, volts: Array, w: Array, u: Array) -> None:
 
 
 @kernel
-def sweep_matrix(
-    g: Array,
-    r_row: Any,
-    r_col: Any,
-    r_source: Any,
-    r_sense: Any,
+def sweep_matrices(
+    conductance: Array,
+    r_row: float,
+    r_col: float,
+    r_source: float,
+    r_sense: float,
     rtol: float,
     threshold: float,
     most: int,
     order: int,
     result: Array,
-) -> int:
-    """Write ``G_ni`` of one array into `result` by sweeps; return their number or -1.
+    sweeps: Array,
+) -> None:
+    """Write ``G_ni`` of a batch of arrays into `result` by sweeps, and their number into `sweeps`.
 
     Parameters
     ----------
-    g : (rows, cols) conductances divided by their maximum; resistances times it.
+    conductance : (batch, rows, cols), siemens; resistances in ohm.
     rtol : error over the largest entry; ten times that over each entry above `threshold` times it.
-    most : give up when more sweeps would be needed.
+    most : give up when more sweeps would be needed: `sweeps` is then -1.
     order : 0 for the exact matrix; k >= 2 for exactly k sweeps, the last a half.
     """
-    rows, m = g.shape
-    ladder = make_ladder(g, r_row, r_col, r_source, r_sense)
-    if order == 0 and hopeless(ladder, rtol, most):
-        return -1
-    n = ladder.g.shape[0]
-    w = np.empty((n, m, LANES), g.dtype)
-    out = np.empty((m, LANES), g.dtype)
-    volts = np.zeros((n, LANES), g.dtype)
-    allowed = np.full(LANES, rtol * ladder.largest)
+    batch, rows, m = conductance.shape
+    number = conductance.dtype.type
+    n = -(-rows // ROWS) * ROWS
+    w = np.empty((n, m, LANES), conductance.dtype)
+    out = np.empty((m, LANES), conductance.dtype)
+    volts = np.empty((n, LANES), conductance.dtype)
+    for index in range(batch):
+        scale = conductance[index].max()
+        if scale == 0:
+            result[index] = 0
+            sweeps[index] = order
+            continue
+        ladder = make_ladder(
+            conductance[index] / scale,
+            number(r_row * scale),
+            number(r_col * scale),
+            number(r_source * scale),
+            number(r_sense * scale),
+        )
+        if order == 0 and hopeless(ladder, rtol, most):
+            sweeps[index] = -1
+            continue
+        sweeps[index] = _sweep_matrix(
+            ladder, rows, rtol, threshold, most, order, volts, w, out, result[index]
+        )
+        result[index] *= scale
+
+
+@kernel
+def _sweep_matrix(
+    ladder: Ladder,
+    rows: int,
+    rtol: float,
+    threshold: float,
+    most: int,
+    order: int,
+    volts: Array,
+    w: Array,
+    out: Array,
+    result: Array,
+) -> int:
+    """Do one array of `sweep_matrices`, its ladder made; `volts`, `w` and `out` are scratch."""
+    n, m = ladder.g.shape
     scratch = make_scratch(ladder.g)
+    allowed = np.full(LANES, rtol * ladder.largest)
     sweeps = order
     for first in range(0, rows, LANES):
         count = min(LANES, rows - first)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from xbar_core._threads import run_parallel
 from xbar_core.circuit._kernels import first_order
-from xbar_core.circuit._sweeps import sweep_matrix
+from xbar_core.circuit._sweeps import sweep_matrices
 from xbar_core.circuit.base import Wires
 from xbar_core.circuit.ladder import path_resistance
 
@@ -42,19 +42,16 @@ def aam_matrices(conductance: Array, wires: Wires, order: int) -> Array:
     if order == 0:
         loaded: Array = conductance / (1 + conductance * path_resistance(conductance, wires))
         return loaded
-    result = np.zeros_like(conductance)
+    result = np.empty_like(conductance)
+    resistances = (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)
 
-    def work(index: int) -> None:
-        g = conductance[index]
+    def work(start: int, stop: int) -> None:
+        part = slice(start, stop)
         if order == 1:
-            ends = wires.r_source, wires.r_sense
-            first_order(g, wires.r_row, wires.r_col, *ends, result[index])
-            return
-        largest = g.max()
-        if largest > 0:
-            resistances = scaled_resistances(wires, largest)
-            sweep_matrix(g / largest, *resistances, 0.0, 0.0, 0, order, result[index])
-            result[index] *= largest
+            first_order(conductance[part], *resistances, result[part])
+        else:
+            done = np.empty(stop - start, np.int64)
+            sweep_matrices(conductance[part], *resistances, 0.0, 0.0, 0, order, result[part], done)
 
     run_parallel(work, conductance.shape[0])
     return result

@@ -80,6 +80,15 @@ def effective_conductance_vjp(
     ------
     ShapeError, ConfigError
         An argument breaks its rule.
+
+    Notes
+    -----
+    The derivative is that of the model which was asked for, not of the exact circuit. Without any
+    device no current flows, and the derivative with respect to conductances is the cotangent itself.
+
+    References
+    ----------
+    S. W. Director, R. A. Rohrer, IEEE Trans. Circuit Theory 16, 318 (1969).
     """
     arrays, wires, shape = check_problem(conductance, wires, direction)
     model = check_model(model)
@@ -96,7 +105,29 @@ def interpolation_vjp(
     cotangent: Any,
     direction: Direction = "forward",
 ) -> CircuitGradient:
-    """Pull a cotangent back through `interpolation_apply`; the state is a constant."""
+    """Pull a cotangent back through `interpolation_apply`; the state is a constant.
+
+    Parameters
+    ----------
+    state : InterpolationState
+        From `interpolation_begin`, same direction.
+    conductance : (..., rows, cols) array, siemens
+        Where the derivative is taken.
+    wires : Wires
+    cotangent : array of the shape that `interpolation_apply` returns
+        dL/dG_ni of a scalar L.
+    direction : {"forward", "backward"}
+
+    Returns
+    -------
+    conductance : (..., rows, cols), dL/dg, dtype kept.
+    wires : WiresGradient of floats, dL/dr.
+
+    Raises
+    ------
+    ShapeError, ConfigError
+        An argument breaks its rule, or the state belongs to other arrays.
+    """
     arrays, wires, shape = check_problem(conductance, wires, direction)
     check_state(state, arrays)
     weights = _check_cotangent(cotangent, shape, arrays, direction)
@@ -115,11 +146,14 @@ def _check_cotangent(cotangent: Any, shape: tuple[int, ...], arrays: Array, dire
     array = check_array("cotangent", cotangent)
     expected = (*shape[:-2], shape[-1], shape[-2]) if direction == "backward" else shape
     if array.shape != expected:
-        raise ShapeError(f"cotangent: shape {array.shape} is not that of the matrix, {expected}")
+        raise ShapeError(
+            f"cotangent: shape {array.shape} is not that of the {direction} matrix, {expected}; "
+            f"give one derivative for each of its entries"
+        )
     finite = np.isfinite(array)
     if not finite.all():
         index = tuple(int(k) for k in np.argwhere(~finite)[0])
-        raise ConfigError(f"cotangent{list(index)}: {array[index]!s} is not finite")
+        raise ConfigError(f"cotangent{list(index)}: {array[index]!s} is not finite; give finite derivatives")
     if direction == "backward":
         array = array.swapaxes(-1, -2)
     return np.ascontiguousarray(array, arrays.dtype).reshape(arrays.shape)
@@ -155,8 +189,9 @@ def _exact(arrays: Array, wires: Wires, weights: Array, rtol: float | None) -> t
     gradient = np.zeros_like(arrays)
     resistances = np.zeros((arrays.shape[0], 4))
 
-    def work(index: int) -> None:
-        _exact_array(arrays[index], wires, weights[index], rtol, gradient[index], resistances[index])
+    def work(start: int, stop: int) -> None:
+        for index in range(start, stop):
+            _exact_array(arrays[index], wires, weights[index], rtol, gradient[index], resistances[index])
 
     run_parallel(work, arrays.shape[0])
     return gradient, resistances.sum(axis=0).tolist()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from xbar_core._threads import run_parallel
 from xbar_core.circuit import _elimination
 from xbar_core.circuit._lanes import LANES
-from xbar_core.circuit._sweeps import sweep_matrix
+from xbar_core.circuit._sweeps import sweep_matrices
 from xbar_core.circuit.base import Wires
 
 Array = NDArray[Any]
@@ -51,45 +51,33 @@ def exact_matrices(conductance: Array, wires: Wires, rtol: float | None = None) 
     matrices : (batch, rows, cols), siemens, dtype kept.
     sweeps : (batch,) integers; 0 where elimination was used (or nothing had to be solved).
     """
-    result = np.zeros_like(conductance)
-    sweeps = np.zeros(conductance.shape[0], np.int64)
-
-    def work(index: int) -> None:
-        sweeps[index] = _exact_matrix(conductance[index], wires, rtol, result[index])
-
-    run_parallel(work, conductance.shape[0])
-    return result, sweeps
-
-
-def _exact_matrix(conductance: Array, wires: Wires, rtol: float | None, result: Array) -> int:
-    """Fill `result` with one array's matrix; return the sweeps done, 0 for elimination."""
-    rows, cols = conductance.shape
-    largest = float(conductance.max())
-    if largest == 0.0:
-        return 0
+    batch, rows, cols = conductance.shape
     if cols < rows:
         # By reciprocity the array read from its other end has the transposed matrix, and there
         # are as many right-hand sides as rows.
-        turned = np.empty((cols, rows), conductance.dtype)
-        sweeps = _exact_matrix(turn(conductance), turned_wires(wires), rtol, turned)
-        result[:] = turn(turned)
-        return sweeps
+        turned, sweeps = exact_matrices(turn(conductance), turned_wires(wires), rtol)
+        return turn(turned), sweeps
     tolerance = DEFAULT_RTOL[conductance.dtype] if rtol is None else rtol
     dtype = conductance.dtype
     if tolerance < _FLOAT32_ROUNDING * (rows + cols):
         # Rounding of float32 is in the way: work in float64 and round once.
         dtype = np.dtype(np.float64)
-    scaled = np.ascontiguousarray(conductance, dtype) / dtype.type(largest)
-    matrix = np.empty((rows, cols), dtype)
-    resistances = [dtype.type(r * largest) for r in (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)]
-    threshold, most = THRESHOLD[dtype], MAX_SWEEPS[dtype]
-    sweeps = int(sweep_matrix(scaled, *resistances, tolerance, threshold, most, 0, matrix))
-    if sweeps < 0:
-        elimination = Elimination(conductance, wires, keep=False)
-        result[:] = elimination.matrix
-        return 0
-    result[:] = matrix * dtype.type(largest)
-    return sweeps
+    given = conductance.astype(dtype, copy=False)
+    result = np.empty_like(given)
+    sweeps = np.zeros(batch, np.int64)
+    resistances = (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)
+    rules = (tolerance, THRESHOLD[dtype], MAX_SWEEPS[dtype], 0)
+
+    def work(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        sweep_matrices(given[part], *resistances, *rules, result[part], sweeps[part])
+        for index in range(start, stop):
+            if sweeps[index] < 0:
+                result[index] = Elimination(given[index], wires, keep=False).matrix
+                sweeps[index] = 0
+
+    run_parallel(work, batch)
+    return result.astype(conductance.dtype, copy=False), sweeps
 
 
 def turn(conductance: Array) -> Array:

@@ -1,0 +1,86 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from xbar_core._checks import check_integer, nearest
+from xbar_core.errors import ConfigError
+from xbar_core.lab.data.cifar import CIFAR10, CIFAR100, load_cifar
+from xbar_core.lab.data.dataset import DataSet
+from xbar_core.lab.data.digits import load_digits
+from xbar_core.lab.data.files import data_folder
+from xbar_core.lab.data.idx import FASHION_MNIST, MNIST, load_idx
+from xbar_core.lab.data.image_folder import load_image_folder
+from xbar_core.lab.data.tiny_imagenet import load_tiny_imagenet
+from xbar_core.lab.importing import import_callable, is_import_path
+
+_IDX = {source.name: source for source in (MNIST, FASHION_MNIST)}
+_CIFAR = {source.name: source for source in (CIFAR10, CIFAR100)}
+
+
+def data_set_names() -> tuple[str, ...]:
+    """Return the names that `load_data` knows; it also takes import paths and folders of images."""
+    return ("digits", *_IDX, *_CIFAR, "tiny-imagenet", "image-folder")
+
+
+def load_data(
+    name: str,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    fetch: bool = True,
+    image_size: int | None = None,
+) -> DataSet:
+    """Return a data set, read from files in their original format.
+
+    Parameters
+    ----------
+    name : str
+        A name of `data_set_names`; a folder of images, written with a slash (``./flowers``); or the
+        import path of the user's own function, ``package.module:function``, which is called with
+        the data folder and returns a `DataSet`.
+    folder : path or None
+        The data folder; None takes ``$XBAR_DATA``, else ``./data``. ``image-folder`` is that
+        folder itself.
+    fetch : bool
+        Download what is missing.
+    image_size : int or None
+        Height and width that a folder's images are scaled and cut to; None takes them as they are.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name, missing or damaged files: one line that says which and what to do.
+    """
+    if image_size is not None:
+        check_integer("image_size", image_size, minimum=1)
+    if os.sep in name or "/" in name:
+        return load_image_folder(Path(name).expanduser(), image_size=image_size)
+    if is_import_path(name):
+        return _own(name, data_folder(folder))
+    if name not in data_set_names():
+        raise ConfigError(
+            f"data set: unknown name {name!r}{nearest(name, data_set_names())}; use one of "
+            f"{', '.join(data_set_names())}, a folder of images (./folder) or package.module:function"
+        )
+    if name == "digits":
+        return load_digits()
+    root = data_folder(folder)
+    if name in _IDX:
+        return load_idx(_IDX[name], root, fetch=fetch)
+    if name in _CIFAR:
+        return load_cifar(_CIFAR[name], root, fetch=fetch)
+    if name == "tiny-imagenet":
+        return load_tiny_imagenet(root, fetch=fetch)
+    return load_image_folder(root, image_size=image_size)
+
+
+def _own(name: str, root: Path) -> DataSet:
+    """Return the data set that the user's function makes."""
+    made = import_callable("data set", name)(root)
+    if not isinstance(made, DataSet):
+        raise ConfigError(
+            f"data set: {name} returned a {type(made).__name__}; it must return an xbar_core.lab.data.DataSet"
+        )
+    return made

@@ -41,9 +41,21 @@ def run_netlist(path: Path) -> NDArray[np.float64]:
 
 
 def currents(
-    conductance: NDArray[np.float64], wires: Wires, voltages: NDArray[np.float64]
+    conductance: NDArray[np.float64],
+    wires: Wires,
+    voltages: NDArray[np.float64],
+    direction: str = "forward",
 ) -> NDArray[np.float64]:
-    """Return ngspice's output currents (cols,) of one array for one input vector (rows,)."""
+    """Return ngspice's currents (sensed,) of one array for the voltages (driven,) of one read.
+
+    The backward circuit is laid out as an array of its own: turned by half a turn and transposed, so
+    that the columns, driven at their sensed end, become rows driven at their first cell.
+    """
+    if direction == "backward":
+        turned = conductance[::-1, ::-1].T
+        return currents(
+            turned, Wires(wires.r_col, wires.r_row, wires.r_source, wires.r_sense), voltages[::-1]
+        )[::-1]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "array.cir"
         export_netlist(conductance, wires, voltages, path)
@@ -51,14 +63,6 @@ def currents(
 
 
 def matrix(conductance: NDArray[np.float64], wires: Wires, direction: str = "forward") -> NDArray[np.float64]:
-    """Return ngspice's non-ideal matrix, one run for each driven wire.
-
-    The backward circuit is laid out as an array of its own: turned by half a turn and transposed, so
-    that the columns, driven at their sensed end, become rows driven at their first cell.
-    """
-    if direction == "backward":
-        turned = conductance[::-1, ::-1].T
-        swapped = Wires(wires.r_col, wires.r_row, wires.r_source, wires.r_sense)
-        return matrix(turned, swapped)[::-1, ::-1]
-    rows = conductance.shape[0]
-    return np.stack([currents(conductance, wires, np.eye(rows)[i]) for i in range(rows)])
+    """Return ngspice's non-ideal matrix, one run for each driven wire."""
+    driven = conductance.shape[0 if direction == "forward" else 1]
+    return np.stack([currents(conductance, wires, volts, direction) for volts in np.eye(driven)])

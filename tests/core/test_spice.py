@@ -96,13 +96,25 @@ def test_bounds_of_conductance(bound: float) -> None:
 
 
 @pytest.mark.usefixtures("live")
-def test_dense_vector_64x64() -> None:
-    """All 64 output currents of a 64x64 array with every row driven agree with ngspice."""
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_on_off_ratio(direction: str) -> None:
+    """Devices that are either on or 1e4 times less conductive agree with ngspice."""
+    g = np.where(np.random.default_rng(0).random((7, 6)) < 0.5, 1e-4, 1e-8)
+    compare(g, PAPER, direction)
+    compare(g, (5e3, 8e3, 5e3, 3e3), direction)
+
+
+@pytest.mark.usefixtures("live")
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_dense_vector_64x64(direction: str) -> None:
+    """All 64 currents of a 64x64 array with every driven wire at a voltage agree with ngspice."""
     g = devices(64, 64, 1e5, 1e6)
     voltages = np.random.default_rng(1).uniform(0.0, 1.0, 64)
-    truth = ngspice.currents(g, Wires(*PAPER), voltages)
-    oracle.assert_matches(voltages @ oracle.circuit(g, *PAPER).matrix, truth, 1e-10)
-    oracle.assert_matches(voltages @ effective_conductance(g, Wires(*PAPER)), truth, 1e-9)
+    truth = ngspice.currents(g, Wires(*PAPER), voltages, direction)
+    nodal = oracle.circuit(g, *PAPER, direction=direction).matrix
+    oracle.assert_matches(voltages @ nodal, truth, 1e-10)
+    matrix = effective_conductance(g, Wires(*PAPER), direction=direction)
+    oracle.assert_matches(voltages @ matrix, truth, 1e-9)
 
 
 def test_netlist_has_no_zero_resistor_and_no_open_cell(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def matrices() -> Iterator[Case]:
     yield "wires_as_devices_backward", g, (5e3, 8e3, 5e3, 3e3), "backward"
 
     rng = np.random.default_rng(4)
-    yield "on_off_1e4", np.where(rng.random((10, 10)) < 0.5, 1e-4, 1e-8), PAPER, "forward"
+    g = np.where(rng.random((10, 10)) < 0.5, 1e-4, 1e-8)
+    yield "on_off_1e4", g, PAPER, "forward"
+    yield "on_off_1e4_backward", g, PAPER, "backward"
     g = np.where(rng.random((10, 10)) < 0.6, uniform(5, (10, 10), 3e3, 1e4), 0.0)
     g[4], g[:, 7] = 0.0, 0.0
     yield "open_cells", g, PAPER, "forward"
@@ -64,6 +66,9 @@ def dense() -> Iterator[Case]:
     """Yield the arrays for which one dense input vector is kept; voltages of one sign, so nothing cancels."""
     yield "dense_64x64", uniform(0, (64, 64), 1e5, 1e6), PAPER, "forward"
     yield "dense_64x64_low", uniform(0, (64, 64), 3e3, 1e4), PAPER, "forward"
+    yield "dense_64x64_middle", uniform(0, (64, 64), 2e4, 2e5), PAPER, "forward"
+    yield "dense_64x64_backward", uniform(0, (64, 64), 1e5, 1e6), PAPER, "backward"
+    yield "dense_64x64_low_backward", uniform(0, (64, 64), 3e3, 1e4), PAPER, "backward"
 
 
 def main() -> None:
@@ -73,7 +78,14 @@ def main() -> None:
         save(name, g, wires, direction, voltages, ngspice.matrix(g, Wires(*wires), direction))
     for name, g, wires, direction in dense():
         voltages = np.random.default_rng(6).uniform(0.0, 1.0, (1, g.shape[0]))
-        save(name, g, wires, direction, voltages, ngspice.currents(g, Wires(*wires), voltages[0])[None])
+        save(
+            name,
+            g,
+            wires,
+            direction,
+            voltages,
+            ngspice.currents(g, Wires(*wires), voltages[0], direction)[None],
+        )
 
 
 def save(

@@ -105,6 +105,23 @@ def test_on_off_ratio(direction: str) -> None:
 
 
 @pytest.mark.usefixtures("live")
+@pytest.mark.parametrize(
+    ("g", "wires", "limit"),
+    [
+        (devices(8, 8, 1e5, 1e6), PAPER, 1e-12),
+        (devices(8, 8, 3e3, 1e4), (1e-3, 1e-3, 500.0, 100.0), 1e-9),
+        (np.full((4, 4), 1e3), (1e9, 1e9, 1e9, 1e9), 1e-4),
+    ],
+    ids=["ordinary", "milliohm", "gigaohm"],
+)
+def test_what_nodal_analysis_leaves(g: NDArray[np.float64], wires: tuple[float, ...], limit: float) -> None:
+    """The digits that ngspice itself keeps are those that the exporter's text states."""
+    truth = oracle.matrix(g, *wires)
+    wrong = np.abs(ngspice.matrix(g, Wires(*wires)) - truth).max() / truth.max()
+    assert wrong <= limit
+
+
+@pytest.mark.usefixtures("live")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_dense_vector_64x64(direction: str) -> None:
     """All 64 currents of a 64x64 array with every driven wire at a voltage agree with ngspice."""

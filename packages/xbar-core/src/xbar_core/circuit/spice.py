@@ -7,7 +7,7 @@ digits, so ``numdgt`` is raised to 15. No option is set: the circuit is linear, 
 the Newton iteration (``reltol``, ``abstol``) play no part, it has no junction that ``gmin`` would be
 added to, and lowering ``pivtol`` changes no digit even with all conductances at 1e-15 S. What is left
 is the rounding of nodal analysis itself: currents agree with exact elimination to 1e-12 for ordinary
-arrays, 1e-10 with wires of 1 milliohm behind a driver of 500 ohm, and 1e-4 with devices of 1e3 S
+arrays, 1e-9 with wires of 1 milliohm behind a driver of 500 ohm, and 1e-4 with devices of 1e3 S
 behind wires of 1e9 ohm, where a node's small conductance drowns in its large one.
 """
 

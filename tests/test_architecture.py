@@ -158,3 +158,16 @@ def test_kernels_are_cached(file: Path) -> None:
                 for option in node.keywords
             )
             assert cached, f"line {node.lineno}: no cache=True"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=name_of)
+def test_architecture_page_names_every_part(package: Path) -> None:
+    """docs/architecture.md says what each package owns, and each module and folder of the core."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"`{package.name}`" in page
+    if package.name == "xbar_core":
+        folders = [p.parent for p in package.glob("*/__init__.py")]
+        modules = [p for p in (*package.glob("*.py"), *package.glob("circuit/*.py")) if p.stem != "__init__"]
+        for part in (*folders, *modules):
+            path = part.relative_to(package).as_posix() + ("/" if part in folders else "")
+            assert f"`{path}`" in page or f"`{part.name}`" in page, f"docs/architecture.md: no {path}"

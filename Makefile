@@ -30,7 +30,7 @@ help: ## list the targets
 
 setup: $(FULL) ## create .venv with the packages and all tools
 
-run: $(BASE) ## solve a 64x64 array, compare every circuit model, write the error maps to runs/demo
+run: $(BASE) ## solve an array with every circuit model, read a weight matrix on preset chips (runs/demo)
 	$(BIN)/xbar demo --out $(OUT) --force
 
 test: $(FULL) ## run the test suite
@@ -95,10 +95,10 @@ $(BASE): $(INPUTS)
 	fi
 	@# pip older than 25.1 does not know dependency groups
 	@if ! $(PIP) install --help | grep -q -- --group; then $(PIP) install -q --upgrade "pip>=25.1"; fi
-	$(PIP) install -q -c constraints.txt --group dev -e "packages/xbar-core[cli,plots]"
+	$(PIP) install -q -c constraints.txt --group dev -e "packages/xbar-core[cli,plots,lab]"
 	@touch $@
 
 $(FULL): $(BASE)
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --group torch \
-	  -e "packages/xbar-core[cli,plots]" -e packages/xbar-torch
+	  -e "packages/xbar-core[cli,plots,lab]" -e packages/xbar-torch
 	@touch $@

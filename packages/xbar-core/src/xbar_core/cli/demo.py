@@ -1,4 +1,4 @@
-"""`xbar demo`: one array of the published technology, solved exactly and by every circuit model."""
+"""`xbar demo`: one array solved exactly and by every circuit model; a weight matrix on preset chips."""
 
 from __future__ import annotations
 
@@ -37,9 +37,13 @@ def demo_command(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the results; made if absent.")],
     force: Force = False,
 ) -> None:
-    """Solve a 64x64 array of random 100k-1M ohm devices and compare every circuit model with it."""
+    """Solve a 64x64 array, compare every circuit model with it, and read a weight matrix on preset chips."""
     from xbar_core import plots
 
+    # The second part needs the extra "lab": say so before the first part has run.
+    from xbar_core.cli import _weights
+
+    digits = _weights.digits()
     check_folder("out", out)
     for name, file in FILES.items():
         check_output(f"out ({name})", out / file, (Path(file).suffix,), force=force, new_folder=True)
@@ -73,5 +77,9 @@ def demo_command(
         f"{engineering(float(solution.power.total), 'W')} drawn; solved in {solution.iterations} iterations, "
         f"residual {solution.residual:.1e}."
     )
+    say("")
+    with working("programming and reading chips"):
+        chips = list(_weights.rows(digits))
+    _weights.show(chips, digits)
     for file in FILES.values():
         say(f"wrote {out / file}")

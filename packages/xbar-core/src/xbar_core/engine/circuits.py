@@ -7,18 +7,24 @@ stay on it and take the array-API ladder.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from array_api_compat import is_torch_array
+from numpy.typing import NDArray
 
 from xbar_core._arrays import array_like, namespace, to_numpy
 from xbar_core.circuit._dispatch import effective_conductance, interpolation_apply, interpolation_begin
-from xbar_core.circuit.base import FCM, CircuitModel, Direction, Ideal, Interpolated, Wires
+from xbar_core.circuit.base import AAM, FCM, CircuitModel, Direction, Ideal, Interpolated, Wires
 from xbar_core.circuit.interpolated import InterpolationState
 
 Shape = tuple[int, int]
 Arrays = dict[Shape, Any]
+_PIECE_WORK = 3 * 64**3  # cell visits: about a millisecond of exact solving
+_POOL_WORK = 4 * 64**3  # less is done sooner than threads are made
 
 
 class Reference(NamedTuple):
@@ -44,6 +50,8 @@ class Job(NamedTuple):
     ----------
     wires, model : Wires, CircuitModel
         The circuit.
+    direction : {"forward", "backward"}
+        As in `xbar_core.effective_conductance`.
     arrays : dict
         Conductances by physical shape, (tiles, devices, rows, cols), siemens.
     reference : Reference or None
@@ -54,6 +62,7 @@ class Job(NamedTuple):
 
     wires: Wires
     model: CircuitModel
+    direction: Direction
     arrays: Arrays
     reference: Reference | None = None
     update: int = 0
@@ -65,15 +74,13 @@ class Job(NamedTuple):
         return self.reference is None or self.update - self.reference.update >= self.model.period
 
 
-def solve_arrays(jobs: Sequence[Job], direction: Direction) -> list[tuple[Arrays, Reference | None]]:
+def solve_arrays(jobs: Sequence[Job]) -> list[tuple[Arrays, Reference | None]]:
     """Solve the arrays of all jobs; equal circuits, shapes and dtypes share one batched call.
 
     Parameters
     ----------
     jobs : sequence of Job
-        One for each layer.
-    direction : {"forward", "backward"}
-        As in `xbar_core.effective_conductance`.
+        One for each layer and direction.
 
     Returns
     -------
@@ -86,16 +93,77 @@ def solve_arrays(jobs: Sequence[Job], direction: Direction) -> list[tuple[Arrays
     groups: dict[tuple[Any, ...], list[tuple[int, Shape]]] = {}
     for k, job in enumerate(jobs):
         if isinstance(job.model, Interpolated):
-            solved[k], references[k] = _interpolate(job, direction)
+            solved[k], references[k] = _interpolate(job)
             continue
         for shape, arrays in job.arrays.items():
-            key = (job.wires, job.model, shape, str(arrays.dtype), _place(arrays))
+            key = (job.wires, job.model, job.direction, shape, str(arrays.dtype), _place(arrays))
             groups.setdefault(key, []).append((k, shape))
-    for (wires, model, shape, _, _), members in groups.items():
-        results = _solve_batch([jobs[k].arrays[shape] for k, _ in members], wires, model, direction)
+    tasks: list[_Task] = []
+    for (wires, model, direction, shape, _, _), members in groups.items():
+        batch = [jobs[k].arrays[shape] for k, _ in members]
+        if isinstance(model, Ideal) or not _on_host(batch[0]):
+            results = _on_device(batch, wires, model, direction)
+        else:
+            results = _split_host(batch, wires, model, direction, tasks)
         for (k, _), result in zip(members, results, strict=True):
             solved[k][shape] = result
+    _run(tasks)
     return list(zip(solved, references, strict=True))
+
+
+class _Task(NamedTuple):
+    """A piece of a batch on the host: solve `given` into `result`."""
+
+    work: float
+    given: NDArray[Any]
+    result: NDArray[Any]
+    wires: Wires
+    model: CircuitModel
+    direction: Direction
+
+    def run(self) -> None:
+        """Solve on one thread: the pool is the only parallelism here."""
+        threads = numba.get_num_threads()
+        numba.set_num_threads(1)
+        try:
+            self.result[:] = effective_conductance(self.given, self.wires, self.model, self.direction)
+        finally:
+            numba.set_num_threads(threads)
+
+
+def _run(tasks: list[_Task]) -> None:
+    """Run all pieces: in one pool of threads, largest first, or at once where a pool costs more."""
+    threads = min(numba.get_num_threads(), len(tasks))
+    if threads < 2 or sum(task.work for task in tasks) < _POOL_WORK:
+        for task in tasks:
+            task.run()
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(_Task.run, sorted(tasks, key=lambda task: -task.work)):
+            pass
+
+
+def _split_host(
+    batch: Sequence[Any], wires: Wires, model: CircuitModel, direction: Direction, tasks: list[_Task]
+) -> list[Any]:
+    """Append the pieces of a batch of one shape to `tasks`; return the arrays that they will fill."""
+    rows, cols = batch[0].shape[-2:]
+    given = np.concatenate([to_numpy(g).reshape(-1, rows, cols) for g in batch])
+    out = (cols, rows) if direction == "backward" else (rows, cols)
+    result = np.empty((given.shape[0], *out), given.dtype)
+    # Closed forms visit a cell a few times, an exact solution once or more for every line that is driven.
+    each = float(rows * cols) * (1.0 if isinstance(model, AAM) and model.order < 2 else min(rows, cols))
+    pieces = int(min(given.shape[0], max(1.0, each * given.shape[0] // _PIECE_WORK)))
+    ends = [given.shape[0] * k // pieces for k in range(pieces + 1)]
+    for start, stop in pairwise(ends):
+        work = each * (stop - start)
+        tasks.append(_Task(work, given[start:stop], result[start:stop], wires, model, direction))
+    parts, start = [], 0
+    for g in batch:
+        stop = start + g.shape[0] * g.shape[1]
+        parts.append(array_like(result[start:stop].reshape(*g.shape[:2], *out), g))
+        start = stop
+    return parts
 
 
 def _place(arrays: Any) -> str:
@@ -106,20 +174,16 @@ def _on_host(arrays: Any) -> bool:
     return not is_torch_array(arrays) or arrays.device.type == "cpu"
 
 
-def _solve_batch(batch: Sequence[Any], wires: Wires, model: CircuitModel, direction: Direction) -> list[Any]:
+def _on_device(batch: Sequence[Any], wires: Wires, model: CircuitModel, direction: Direction) -> list[Any]:
     """Return the solved arrays of each member (tiles, devices, rows, cols) of a batch of one shape."""
     xp = namespace(batch[0])
     if isinstance(model, Ideal):
         return [xp.matrix_transpose(g) if direction == "backward" else g for g in batch]
-    rows, cols = batch[0].shape[-2:]
-    if _on_host(batch[0]):
-        together = np.concatenate([to_numpy(g).reshape(-1, rows, cols) for g in batch])
-        result = array_like(effective_conductance(together, wires, model, direction), batch[0])
-    else:
-        from xbar_core.circuit import ladder
+    from xbar_core.circuit import ladder
 
-        together = xp.concat([xp.reshape(g, (-1, rows, cols)) for g in batch])
-        result = ladder.effective_conductance(together, wires, model, direction)
+    rows, cols = batch[0].shape[-2:]
+    together = xp.concat([xp.reshape(g, (-1, rows, cols)) for g in batch])
+    result = ladder.effective_conductance(together, wires, model, direction)
     parts, start = [], 0
     for g in batch:
         stop = start + g.shape[0] * g.shape[1]
@@ -128,7 +192,7 @@ def _solve_batch(batch: Sequence[Any], wires: Wires, model: CircuitModel, direct
     return parts
 
 
-def _interpolate(job: Job, direction: Direction) -> tuple[Arrays, Reference]:
+def _interpolate(job: Job) -> tuple[Arrays, Reference]:
     """Solve one layer exactly and keep its distortion, or apply the one that was kept."""
     model = job.model
     assert isinstance(model, Interpolated)
@@ -139,7 +203,7 @@ def _interpolate(job: Job, direction: Direction) -> tuple[Arrays, Reference]:
         flat = np.ascontiguousarray(host).reshape(-1, *shape)
         if job.due:
             # Applied at once, too: reads before and after a checkpoint then agree to the bit.
-            _, state = interpolation_begin(flat, job.wires, model, direction)
+            _, state = interpolation_begin(flat, job.wires, model, job.direction)
             factors.append(state.factor.reshape(-1))
             offsets.append(state.offset.reshape(-1))
         else:
@@ -149,7 +213,7 @@ def _interpolate(job: Job, direction: Direction) -> tuple[Arrays, Reference]:
             offset = to_numpy(job.reference.offset)[start:stop].reshape(flat.shape)
             state = InterpolationState(factor, offset, model.reuse)
             start = stop
-        matrices = interpolation_apply(state, flat, job.wires, direction)
+        matrices = interpolation_apply(state, flat, job.wires, job.direction)
         solved[shape] = array_like(matrices.reshape(*host.shape[:2], *matrices.shape[-2:]), arrays)
     if not job.due:
         assert job.reference is not None

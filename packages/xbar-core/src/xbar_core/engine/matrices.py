@@ -96,7 +96,7 @@ class Request:
     def job(self, arrays: Arrays, direction: Direction) -> Job:
         """Return the circuit problem of one direction."""
         chip, index = self.layout.chip, 0 if direction == "forward" else 1
-        return Job(chip.wires, chip.circuit, arrays, self.references[index], self.update)
+        return Job(chip.wires, chip.circuit, direction, arrays, self.references[index], self.update)
 
 
 def read_matrices(requests: Sequence[Request]) -> list[Matrices]:
@@ -127,10 +127,11 @@ def read_matrices(requests: Sequence[Request]) -> list[Matrices]:
         else:
             results[k] = ideal
     turned = [k for k in arrays if requests[k].backward and not requests[k].layout.reciprocal]
-    ahead = solve_arrays([requests[k].job(arrays[k], "forward") for k in arrays], "forward")
-    back = solve_arrays([requests[k].job(arrays[k], "backward") for k in turned], "backward")
-    backward = dict(zip(turned, back, strict=True))
-    for k, (forward, reference) in zip(arrays, ahead, strict=True):
+    jobs = [requests[k].job(arrays[k], "forward") for k in arrays]
+    jobs += [requests[k].job(arrays[k], "backward") for k in turned]
+    solved = solve_arrays(jobs)
+    backward = dict(zip(turned, solved[len(arrays) :], strict=True))
+    for k, (forward, reference) in zip(arrays, solved[: len(arrays)], strict=True):
         request = requests[k]
         other, reference_back = backward.get(k, (None, request.references[1]))
         if request.backward and other is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from xbar_torch.conv import XbarConv1d, XbarConv2d, XbarConv3d
 from xbar_torch.crossbar import Counters, Crossbar
-from xbar_torch.functional import crossbar_linear
+from xbar_torch.functional import crossbar_convolution, crossbar_linear
 from xbar_torch.group import MatrixGroup, link
 from xbar_torch.host import CrossbarModule, crossbars_of, finish_epoch
 from xbar_torch.linear import XbarLinear
@@ -13,7 +14,11 @@ __all__ = [
     "Crossbar",
     "CrossbarModule",
     "MatrixGroup",
+    "XbarConv1d",
+    "XbarConv2d",
+    "XbarConv3d",
     "XbarLinear",
+    "crossbar_convolution",
     "crossbar_linear",
     "crossbars_of",
     "finish_epoch",

@@ -17,15 +17,20 @@ from torch.autograd.function import once_differentiable
 from xbar_core.engine import (
     Matrices,
     Residual,
+    encode,
     encode_errors,
-    forward,
     read_encoded,
-    vjp,
+    residual_of,
     weight_gradient,
 )
+from xbar_core.engine.exact import exact_vjp
 from xbar_core.engine.matrices_vjp import matrices_vjp
+from xbar_core.engine.ranges import settle
 from xbar_torch._bridge import analog, applied, excluded, to_analog
+from xbar_torch.convolution import CrossbarConvolution
 from xbar_torch.crossbar import Crossbar, Pulses
+from xbar_torch.patches import Geometry, unfold
+from xbar_torch.reads import read_parts
 
 
 def is_product(crossbar: Crossbar) -> bool:
@@ -75,20 +80,30 @@ def effective_weight(crossbar: Crossbar) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """``x @ W`` of one array set."""
+    """``x @ W``, the array sets side by side: x (batch, ..., in of all), y (batch, ..., out of all)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, state: Tensor, crossbar: Crossbar, backward: bool) -> Tensor:
         with analog(x.device):
-            (matrices,) = crossbar.matrices(backward)
-            call = crossbar.call(x.shape[0])
-            y, residual, ranges = forward(
-                crossbar.layout, matrices, crossbar.buffers(), crossbar.ranges, x, call
-            )
+            matrices, requests = crossbar.matrices(backward), crossbar.asked
+            layout, ranges, call = crossbar.layout, crossbar.ranges, crossbar.call(x.shape[0])
+            plan, full_scale = layout.forward, cast(Any, 1.0)
+            if plan.converts_input:
+                full_scale, ranges = settle(ranges, plan.input_range, plan.input_rule, [x], call)
+            inputs = _split(x, crossbar.parts)
+            sent = [
+                encode(each, plan, part, full_scale, call)
+                for each, part in zip(crossbar.layouts, inputs, strict=True)
+            ]
+            buffers = [crossbar.buffers(part) for part in range(crossbar.parts)]
+            readings, ranges = read_parts(crossbar.layouts, plan, matrices, buffers, ranges, sent, call)
             crossbar.finish_call(ranges, call.training)
-            (request,) = crossbar.asked
-            ctx.crossbar, ctx.matrices, ctx.residual, ctx.request = crossbar, matrices, residual, request
-            return cast(Tensor, y)
+            residuals = [
+                residual_of(layout, part, reading, call)
+                for part, reading in zip(inputs, readings, strict=True)
+            ]
+            ctx.crossbar, ctx.matrices, ctx.requests, ctx.residuals = crossbar, matrices, requests, residuals
+            return _join([reading.result for reading in readings])
 
     @staticmethod
     @once_differentiable
@@ -97,21 +112,38 @@ class _Product(torch.autograd.Function):
         crossbar.require_finite(dy, "gradient of the output")
         need_x, need_state = ctx.needs_input_grad[:2]
         with analog(dy.device):
-            dy = dy.to(crossbar.state.dtype).contiguous()
-            if crossbar.chip.backward.mode == "exact":
-                gradients = vjp(
-                    crossbar.layout,
-                    ctx.matrices,
-                    ctx.request.buffers,
+            errors = _split(dy.to(crossbar.state.dtype), crossbar.parts)
+            if crossbar.chip.backward.mode == "crossbar":
+                # Several array sets are a convolution's, which has a crossbar read of its own.
+                (matrices,), (residual,), (dy,) = ctx.matrices, ctx.residuals, errors
+                dx, weight_bar = _crossbar_backward(crossbar, matrices, residual, dy, need_x, need_state)
+                return dx, None if weight_bar is None else crossbar.state_gradient(weight_bar), None, None
+            gradients = [
+                exact_vjp(
+                    request.layout,
+                    matrices,
+                    request.buffers,
                     crossbar.ranges,
-                    ctx.residual,
-                    dy,
-                    request=ctx.request,
+                    residual,
+                    error,
+                    request,
                     need_dx=need_x,
                 )
-                return gradients.x, gradients.state, None, None
-            dx, weight_bar = _crossbar_backward(crossbar, ctx.matrices, ctx.residual, dy, need_x, need_state)
-            return dx, None if weight_bar is None else crossbar.state_gradient(weight_bar), None, None
+                for request, matrices, residual, error in zip(
+                    ctx.requests, ctx.matrices, ctx.residuals, errors, strict=True
+                )
+            ]
+            dx = _join([gradient.x for gradient in gradients]) if need_x else None
+            return dx, _join([gradient.state for gradient in gradients]), None, None
+
+
+def _split(values: Tensor, parts: int) -> list[Tensor]:
+    """Return the share of every array set, contiguous."""
+    return [part.contiguous() for part in torch.tensor_split(values, parts, -1)]
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 def _crossbar_backward(
@@ -161,3 +193,42 @@ def crossbar_linear(x: Tensor, crossbar: Crossbar) -> Tensor:
         return crossbar_linear(x[None], crossbar)[0]
     backward = torch.is_grad_enabled() and x.requires_grad
     return applied(_Product, x.contiguous(), crossbar.state, crossbar, backward)
+
+
+@excluded
+def crossbar_convolution(x: Tensor, crossbar: Crossbar, geometry: Geometry) -> Tensor:
+    """Return a convolution as the chip computes it, in the dtype of the states, without a bias.
+
+    Parameters
+    ----------
+    x : Tensor (batch, channels, ...)
+        Activations; the DAC sends every pixel once.
+    crossbar : Crossbar
+        The weight (channels / groups x kernel cells, out), one array set for every group.
+    geometry : Geometry
+        Kernel, stride, padding, dilation, groups.
+
+    Returns
+    -------
+    Tensor (batch, out, ...)
+    """
+    x = to_analog(x, crossbar.state.dtype)
+    crossbar.require_finite(x.detach(), "input")
+    if is_product(crossbar):
+        weight = effective_weight(crossbar)
+        shape = (weight.shape[1], -1, *geometry.kernel)
+        with torch.autocast(x.device.type, enabled=False):
+            return geometry.convolve(x, weight.T.reshape(shape))
+    if crossbar.chip.backward.mode == "exact":
+        return _unfolded_convolution(x, crossbar, geometry)
+    backward = torch.is_grad_enabled() and x.requires_grad
+    return applied(CrossbarConvolution, x.contiguous(), crossbar.state, crossbar, geometry, backward)
+
+
+def _unfolded_convolution(x: Tensor, crossbar: Crossbar, geometry: Geometry) -> Tensor:
+    """Return the convolution as a product of patches, whose derivative the engine knows."""
+    with torch.autocast(x.device.type, enabled=False):
+        patches = unfold(x, geometry).mT.contiguous()
+        backward = torch.is_grad_enabled() and x.requires_grad
+        y = applied(_Product, patches, crossbar.state, crossbar, backward)
+        return y.mT.reshape(y.shape[0], -1, *geometry.output(x.shape[2:]))

@@ -4,7 +4,7 @@ Pure functions of a static `Layout` and arrays; the caller owns every array. One
 
     Request -> read_matrices -> forward -> vjp -> update
 
-and `docs/howto-adapter.md` shows how a framework's layer is made of it.
+and `docs/howto/adapter.md` shows how a framework's layer is made of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from xbar_core.engine.gradients import Gradients, Residual
 from xbar_core.engine.inspect import Clipped, Stage, clipped, stage_report
 from xbar_core.engine.layout import Layout, ReadPlan
 from xbar_core.engine.matrices import Matrices, Request, read_matrices
+from xbar_core.engine.matrices_vjp import matrices_vjp
 from xbar_core.engine.program import (
     DeviceCounts,
     Programmed,
@@ -59,6 +60,7 @@ __all__ = [
     "encode",
     "encode_errors",
     "forward",
+    "matrices_vjp",
     "partial_sums",
     "program",
     "pulse_update",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xbar_core.lab.data.augment import Augmentation, Flip, PadCrop, augmentation, default_augmentation
-from xbar_core.lab.data.batches import Batches, evaluation_batches, shard
+from xbar_core.lab.data.batches import Batches, ahead, evaluation_batches, shard
 from xbar_core.lab.data.dataset import DataSet
 from xbar_core.lab.data.files import data_folder
 from xbar_core.lab.data.registry import data_set_names, load_data
@@ -14,6 +14,7 @@ __all__ = [
     "DataSet",
     "Flip",
     "PadCrop",
+    "ahead",
     "augmentation",
     "data_folder",
     "data_set_names",

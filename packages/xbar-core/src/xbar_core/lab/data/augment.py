@@ -43,8 +43,10 @@ class PadCrop:
         """Return the cropped images; see `Augmentation`."""
         _check_images(x)
         top, left = rng.integers(0, 2 * self.pad + 1, size=(2, count))[:, first : first + len(x)]
-        border = ((0, 0), (0, 0), (self.pad, self.pad), (self.pad, self.pad))
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, border), x.shape[2:], axis=(2, 3))
+        height, width = x.shape[2:]
+        padded = np.zeros((*x.shape[:2], height + 2 * self.pad, width + 2 * self.pad), x.dtype)
+        padded[:, :, self.pad : self.pad + height, self.pad : self.pad + width] = x
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
         return windows[np.arange(len(x)), :, top, left]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab.data.augment import Augmentation
 from xbar_core.lab.data.dataset import DataSet
 
+_T = TypeVar("_T")
 _ORDER, _AUGMENT = 0, 1  # what a stream of random numbers is for
 
 
@@ -116,3 +119,47 @@ def evaluation_batches(data: DataSet, size: int) -> Iterator[tuple[NDArray[np.fl
     for start in range(0, len(data.test_x), size):
         part = slice(start, start + size)
         yield data.normalised(data.test_x[part]), data.test_y[part]
+
+
+def ahead(items: Iterable[_T], depth: int = 2) -> Iterator[_T]:
+    """Yield the items, made up to `depth` ahead by a thread of its own.
+
+    NumPy lets other threads run while it copies, so the next batch is made while the framework
+    computes. An exception in the thread is raised here in its place; a caller that stops early ends
+    the thread.
+    """
+    check_integer("depth", depth, minimum=1)
+    made: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple[bool, Any]) -> None:
+        while not stopped.is_set():
+            try:
+                return made.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stopped.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            put((False, error))
+
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = made.get()
+            if more:
+                yield item
+            elif item is None:
+                return
+            else:
+                raise item
+    finally:
+        stopped.set()
+        thread.join()

@@ -207,6 +207,8 @@ def read_arrays(path: Path, content: bytes) -> dict[Any, Any]:
     """
     try:
         value = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        if isinstance(value, dict):
+            value = {key: item.array() if isinstance(item, _Array) else item for key, item in value.items()}
     except _Forbidden as error:
         raise ConfigError(
             f"{path}: asks for {error}, which no data file needs; it may be malicious and was not run"
@@ -216,7 +218,7 @@ def read_arrays(path: Path, content: bytes) -> dict[Any, Any]:
         raise ConfigError(f"{path}: is no pickle of arrays ({type(error).__name__}: {error})") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: holds a {type(value).__name__}; a batch is a dictionary")
-    return {key: entry.array() if isinstance(entry, _Array) else entry for key, entry in value.items()}
+    return value
 
 
 class _Forbidden(Exception):

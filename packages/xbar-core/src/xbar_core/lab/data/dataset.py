@@ -13,6 +13,7 @@ from xbar_core._checks import check_integer
 from xbar_core.errors import ConfigError, ShapeError
 
 _CHUNK = 2048  # samples at a time, so that statistics need no second copy of the data
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,25 +108,28 @@ class DataSet:
 
     @cached_property
     def _statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation of the training samples, per channel for images."""
         x = self.train_x
-        axes = (0, *range(2, x.ndim)) if x.ndim == 4 else tuple(range(x.ndim))
-        # Sums of 8-bit pixels and their squares are exact in integers.
-        exact = x.dtype == np.uint8
-        wide, total = (np.uint16, np.int64) if exact else (np.float64, np.float64)
+        images = x.ndim == 4
+        axes = (0, 2, 3) if images else tuple(range(x.ndim))
+        count = x.size // (x.shape[1] if images else 1)
         chunks = [x[start : start + _CHUNK] for start in range(0, len(x), _CHUNK)]
-        count = x.size // (x.shape[1] if x.ndim == 4 else 1)
-        mean = np.sum([c.sum(axis=axes, dtype=total) for c in chunks], axis=0) / count
-        if exact:
-            square = (
-                np.sum([(c.astype(wide) ** 2).sum(axis=axes, dtype=total) for c in chunks], axis=0) / count
+        if x.dtype == np.uint8:
+            # In integers, hence exact: sums of pixels and of their squares.
+            total = np.sum([c.sum(axis=axes, dtype=np.int64) for c in chunks], axis=0)
+            squares = np.sum(
+                [np.square(c, dtype=np.uint16).sum(axis=axes, dtype=np.int64) for c in chunks], 0
             )
-            variance = square - mean**2
+            pairs = zip(np.ravel(total).tolist(), np.ravel(squares).tolist(), strict=True)
+            variance = np.reshape([(count * q - s * s) / count**2 for s, q in pairs], total.shape)
+            mean = total / count
         else:
-            shape = (-1, 1, 1) if x.ndim == 4 else ()
-            offset = np.reshape(mean, shape)
-            variance = np.sum([((c - offset) ** 2).sum(axis=axes) for c in chunks], axis=0) / count
-        deviation = np.sqrt(np.maximum(variance, 0.0))
-        return np.asarray(mean), np.where(deviation > 0, deviation, 1.0)
+            mean = np.sum([c.sum(axis=axes, dtype=np.float64) for c in chunks], axis=0) / count
+            offset = mean.reshape(-1, 1, 1) if images else mean
+            variance = np.sum([np.square(c - offset).sum(axis=axes) for c in chunks], axis=0) / count
+        deviation = np.sqrt(variance)
+        # Of equal numbers only rounding is left.
+        return np.asarray(mean), np.where(deviation > _ROUNDING * np.abs(mean), deviation, 1.0)
 
 
 def _check_samples(field: str, value: Any) -> NDArray[Any]:

@@ -36,6 +36,14 @@ def md5_of(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
+def read(path: Path) -> bytes:
+    """Return a file's content, or raise a `ConfigError` that names the file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def read_verified(path: Path, md5: str) -> bytes:
     """Return a file's content after comparing its md5 with the published one.
 
@@ -44,10 +52,7 @@ def read_verified(path: Path, md5: str) -> bytes:
     ConfigError
         The file cannot be read, or its content is not the published one.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    content = read(path)
     check_md5(path, content, md5)
     return content
 

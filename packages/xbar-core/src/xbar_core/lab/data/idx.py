@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data.dataset import DataSet
-from xbar_core.lab.data.files import download, md5_of, missing_text, read_verified
+from xbar_core.lab.data.files import download, md5_of, missing_text, read, read_verified
 
 TRAIN_X, TRAIN_Y = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 TEST_X, TEST_Y = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
@@ -131,10 +131,12 @@ def _locate(source: IdxSource, root: Path) -> Path:
     """Return the first folder that has any of the files, else the one where they belong."""
     foreign = {md5 for other in _SOURCES if other is not source for md5 in other.md5.values()}
     for name in source.folders:
-        present = [root / name / file for file in source.md5 if (root / name / file).is_file()]
         # The data sets share their file names: what lies in the open may be the other one.
-        if present and md5_of(min(present, key=lambda p: p.stat().st_size).read_bytes()) not in foreign:
-            return root / name
+        for file in (TRAIN_Y, TEST_Y, TRAIN_X, TEST_X):
+            if (root / name / file).is_file():
+                if md5_of(read(root / name / file)) not in foreign:
+                    return root / name
+                break
     return root / source.folders[0]
 
 

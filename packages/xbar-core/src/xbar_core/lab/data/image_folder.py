@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +48,17 @@ def load_image_folder(root: Path, *, image_size: int | None = None) -> DataSet:
                 f"data: {folder} is not a folder; put images into {root}/train/<class>/ and "
                 f"{root}/test/<class>/"
             )
-    names = tuple(sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir()))
-    test_names = sorted(entry.name for entry in test_root.iterdir() if entry.is_dir())
-    for name in test_names:
+    names = _class_names(root / "train")
+    for name in _class_names(test_root):
         if name not in names:
             raise ConfigError(
                 f"data: {test_root / name} is a class without training images{nearest(name, names)}; "
                 f"add {root / 'train' / name}"
             )
     parts = [_files(folder, names) for folder in (root / "train", test_root)]
+    for number, name in enumerate(names):
+        if number not in parts[0][1]:
+            raise ConfigError(f"data: {root / 'train' / name} holds no images; put some there or remove it")
     files = [file for part, _ in parts for file in part]
     x = decode_images([(file, partial(Path.read_bytes, file)) for file in files], image_size=image_size)
     cut = len(parts[0][0])
@@ -71,6 +71,11 @@ def load_image_folder(root: Path, *, image_size: int | None = None) -> DataSet:
         classes=len(names),
         class_names=names,
     )
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the class folders, sorted; hidden ones are other programs' own."""
+    return tuple(sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith(".")))
 
 
 def _files(folder: Path, names: Sequence[str]) -> tuple[list[Path], list[int]]:
@@ -115,14 +120,15 @@ def decode_images(
     def decode(item: tuple[Path, Callable[[], bytes]]) -> NDArray[np.uint8]:
         path, read = item
         try:
-            # Pillow warns where an image is so large that it may be an attack on memory.
-            with warnings.catch_warnings(), pillow.open(io.BytesIO(read())) as image:
+            with pillow.open(io.BytesIO(read())) as image:
                 if image.mode not in _GREY + _COLOUR:
                     raise ConfigError(f"{path}: has mode {image.mode}; save it with 8 bits a channel")
                 grey = channels == 1 or (channels is None and image.mode in _GREY)
                 image = image.convert("L" if grey else "RGB")
                 if image_size is not None:
-                    image = _scaled(image, image_size)
+                    left, top = (side // 2 - min(image.size) // 2 for side in image.size)
+                    box = (left, top, left + min(image.size), top + min(image.size))
+                    image = image.crop(box).resize((image_size, image_size), pillow.Resampling.BILINEAR)
                 pixels = np.asarray(image, np.uint8)
         except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
             if isinstance(error, ConfigError):
@@ -144,13 +150,3 @@ def decode_images(
     for target, pixels in zip(out, decoded, strict=True):
         target[:] = pixels
     return out
-
-
-def _scaled(image: Any, size: int) -> Any:
-    """Return an image scaled to `size` pixels on the shorter side, and its middle square."""
-    width, height = image.size
-    short = min(width, height)
-    left, top = (width - short) // 2, (height - short) // 2
-    return image.resize(
-        (size, size), resample=2, box=(left, top, left + short, top + short), reducing_gap=3.0
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data.dataset import DataSet
-from xbar_core.lab.data.files import check_md5, download, missing_text
+from xbar_core.lab.data.files import download, missing_text, read, read_verified
 from xbar_core.lab.data.image_folder import decode_images
 
 _FOLDER = "tiny-imagenet-200"
@@ -43,31 +44,30 @@ def load_tiny_imagenet(root: Path, *, fetch: bool = True, md5: str = MD5) -> Dat
     for folder in (*(parent / _FOLDER for parent in parents), root):
         if (folder / "wnids.txt").is_file():
             names = {file.relative_to(folder).as_posix() for file in folder.rglob("*.*") if file.is_file()}
-            return _read(folder, names, partial(_read_file, folder))
+            return _read(folder, names, partial(_read_in, folder))
     archive = next((p / f"{_FOLDER}.zip" for p in parents if (p / f"{_FOLDER}.zip").is_file()), None)
     if archive is None:
         text = missing_text("Tiny-ImageNet", parents[0], [f"{_FOLDER}.zip or its folder {_FOLDER}"])
         if not fetch:
             raise ConfigError(text)
         archive = download(text, URL, md5, parents[0])
-    check_md5(archive, archive.read_bytes(), md5)
-    with zipfile.ZipFile(archive) as file:
+    with zipfile.ZipFile(io.BytesIO(read_verified(archive, md5))) as file:
         prefix = f"{_FOLDER}/"
         names = {name.removeprefix(prefix) for name in file.namelist() if not name.endswith("/")}
         return _read(archive, names, lambda name: file.read(prefix + name))
 
 
-def _read_file(folder: Path, name: str) -> bytes:
-    return (folder / name).read_bytes()
+def _read_in(folder: Path, name: str) -> bytes:
+    return read(folder / name)
 
 
-def _read(where: Path, names: set[str], read: Callable[[str], bytes]) -> DataSet:
+def _read(where: Path, names: set[str], content: Callable[[str], bytes]) -> DataSet:
     """Return the data set from the names of its files and a function that reads one."""
 
     def text(name: str) -> str:
         if name not in names:
             raise ConfigError(f"{where}: {name} is missing; unpack the archive again")
-        return read(name).decode()
+        return content(name).decode()
 
     classes = text("wnids.txt").split()
     label = {name: number for number, name in enumerate(sorted(classes))}
@@ -82,7 +82,7 @@ def _read(where: Path, names: set[str], read: Callable[[str], bytes]) -> DataSet
     gone = [name for name in test if name not in names]
     if gone:
         raise ConfigError(f"{where}: {gone[0]} is missing; unpack the archive again")
-    x = decode_images([(where / name, partial(read, name)) for name in (*train, *test)], channels=3)
+    x = decode_images([(where / name, partial(content, name)) for name in (*train, *test)], channels=3)
     return DataSet(
         name="tiny-imagenet",
         train_x=x[: len(train)],

@@ -184,6 +184,12 @@ def test_first_bad_conductance_is_named(data: st.DataObject) -> None:
     assert str(caught.value).startswith(f"conductance{index}: {array[tuple(index)]!s} S ")
 
 
+def test_ohm_for_siemens_is_met_with_the_fix() -> None:
+    """Resistances given as conductances are the commonest slip: the text says 1 / resistance."""
+    with pytest.raises(ConfigError, match=r"conductance\[0, 0\]: 100000.0 S .* 1 / resistance"):
+        check_conductance("conductance", [[1e5]])
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (0, 3), (3, 0), (2, 0, 3)])
 def test_conductance_needs_rows_and_columns(shape: tuple[int, ...]) -> None:
     """Scalars, vectors and arrays without a row or a column are no crossbar."""

@@ -103,6 +103,20 @@ def test_report_names_the_error(folder: Path, capsys: pytest.CaptureFixture[str]
     assert "source" in printed
 
 
+@pytest.mark.parametrize(("direction", "driven"), [("forward", "rows"), ("backward", "columns")])
+def test_report_of_a_read(
+    folder: Path, capsys: pytest.CaptureFixture[str], direction: str, driven: str
+) -> None:
+    """The report gives what is sensed with all driven wires at 1 V, the sum of the matrix."""
+    from xbar_core.cli._terminal import engineering
+
+    assert main(["solve", "g.npy", *WIRES, "--direction", direction]) == 0
+    matrix = effective_conductance(np.load("g.npy"), Wires(1, 4.6, 500, 100), direction=direction)
+    printed = capsys.readouterr().out
+    assert re.search(rf"all {driven} at 1 V\W+{engineering(matrix.sum(), 'A')} sensed", printed), printed
+    assert re.search(r"\d+ iterations, residual \d", printed), printed
+
+
 def test_compare_lists_every_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All circuit models appear, the exact one first and without error; the figure is written."""
     assert main(["compare", "g.npy", *WIRES, "--figure", "errors.png"]) == 0

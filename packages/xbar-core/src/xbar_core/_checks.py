@@ -121,9 +121,10 @@ def check_conductance(field: str, value: Any) -> NDArray[Any]:
     bad = ~((array == 0) | ((array >= CONDUCTANCE_MIN) & (array <= CONDUCTANCE_MAX)))
     if bad.any():
         index = tuple(int(k) for k in np.argwhere(bad)[0])
+        fix = "; give 1 / resistance for ohm" if array[index] > CONDUCTANCE_MAX else ""
         raise ConfigError(
             f"{field}{list(index)}: {array[index]!s} S is out of range; a conductance must be 0 (open) "
-            f"or between {CONDUCTANCE_MIN:g} and {CONDUCTANCE_MAX:g} S"
+            f"or between {CONDUCTANCE_MIN:g} and {CONDUCTANCE_MAX:g} S{fix}"
         )
     return array
 

@@ -99,9 +99,9 @@ def compare(
 def show(rows: list[Row], title: str, change: float) -> None:
     """Print the table of all models."""
     note = (
-        "error: largest error of an entry / largest entry. worst, mean: relative error of single "
-        f"cells. interpolated: reuses the exact matrix from before a {change:.3g} relative change of every "
-        "device; its time does not contain that matrix."
+        "error: largest error of an entry / largest entry, against FCM. worst, mean: relative error of "
+        f"single cells. interpolated: reuses the exact matrix from before a {change:.3g} relative change of "
+        "every device; its time does not contain that matrix."
     )
     table(f"Circuit models on {title}", COLUMNS, [row.cells() for row in rows], note)
 

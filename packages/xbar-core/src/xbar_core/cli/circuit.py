@@ -186,15 +186,19 @@ def _report(
     lines.append(("model", f"{model_name(model)}, {way} read"))
     lines.append(("error of ideal wires", f"{ideal.error:.2e} (worst cell {ideal.elementwise_max:.2e})"))
     lines.append(("error of the model", f"{mine.error:.2e} (worst cell {mine.elementwise_max:.2e})"))
-    if way == "forward":  # `solve` drives the rows
-        full = solve(conductance, wires, np.ones(conductance.shape[0]))
-        lines.append(("solver", f"{full.iterations} iterations, residual {full.residual:.1e}"))
-        lines.append(("all rows at 1 V", f"{engineering(float(full.currents.sum()), 'A')} sensed"))
-        power = full.power
-        parts = {"devices": power.devices, "wires": power.wires, "source": power.source, "sense": power.sense}
-        total = float(power.total)
-        share = [f"{name} {float(part) / total if total else 0:.1%}" for name, part in parts.items()]
-        lines.append(("power", f"{engineering(total, 'W')}: {', '.join(share)}"))
+    driven = "rows"
+    if way == "backward":  # `solve` drives rows: turn the array until its columns are
+        driven = "columns"
+        conductance = conductance[::-1, ::-1].T
+        wires = Wires(wires.r_col, wires.r_row, wires.r_source, wires.r_sense)
+    full = solve(conductance, wires, np.ones(conductance.shape[0]))
+    lines.append(("solver", f"{full.iterations} iterations, residual {full.residual:.1e}"))
+    lines.append((f"all {driven} at 1 V", f"{engineering(float(full.currents.sum()), 'A')} sensed"))
+    power = full.power
+    parts = {"devices": power.devices, "wires": power.wires, "source": power.source, "sense": power.sense}
+    total = float(power.total)
+    share = [f"{name} {float(part) / total if total else 0:.1%}" for name, part in parts.items()]
+    lines.append(("power", f"{engineering(total, 'W')}: {', '.join(share)}"))
     table(f"Report of {file.name}", (("what", "left"), ("value", "left")), lines)
 
 

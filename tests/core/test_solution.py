@@ -164,6 +164,37 @@ def test_residual_and_iterations_are_reported(r_min: float) -> None:
     assert 0.0 <= solution.residual <= 1e-9
 
 
+@few
+@given(any_accepted(), seeds)
+def test_residual_is_its_definition(problem: Problem, seed: int) -> None:
+    """Ohm's law over the largest voltage, or outputs against devices over the fullest column."""
+    v, r = inputs(problem, seed), problem.wires
+    try:
+        s = solve(problem.g, r, v, rtol=0.1)
+    except ConvergenceError:
+        return
+    ohm = (
+        v - s.voltages_row[..., 0] - r.r_source * s.current_row[..., 0],
+        -np.diff(s.voltages_row, axis=-1) - r.r_row * s.current_row[..., 1:],
+        -np.diff(s.voltages_col, axis=-2) - r.r_col * s.current_col[..., :-1, :],
+        s.voltages_col[..., -1, :] - r.r_sense * s.current_col[..., -1, :],
+    )
+    carried = np.abs(s.current_device).sum(axis=-2).max()
+    kirchhoff = scale_of(s.currents - s.current_device.sum(axis=-2)) / carried if carried else 0.0
+    expected = max(scale_of(*ohm) / scale_of(v), kirchhoff) if carried else 0.0
+    assert s.residual == pytest.approx(expected, rel=1e-6, abs=1e-14)
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-6])
+def test_a_loose_tolerance_leaves_a_residual(rtol: float) -> None:
+    """Fewer sweeps leave more: the residual is no constant, and stays below what was asked."""
+    g = 1 / np.random.default_rng(0).uniform(1e5, 1e6, (32, 32))
+    wires, v = Wires(1.0, 4.6, 500.0, 100.0), np.ones(32)
+    tight, loose = solve(g, wires, v, rtol=1e-12), solve(g, wires, v, rtol=rtol)
+    assert tight.iterations > loose.iterations > 0
+    assert tight.residual < loose.residual <= rtol
+
+
 @pytest.mark.parametrize("r", [0.0, 1e-6, 1e-3, 1.0])
 def test_outputs_that_cancel(r: float) -> None:
     """Equal rows at opposite voltages: outputs near 0 are no failure to converge."""

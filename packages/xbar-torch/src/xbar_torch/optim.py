@@ -1,0 +1,316 @@
+"""Stochastic gradient descent that writes its steps into devices.
+
+Learning rate, momentum and weight decay act on dL/dw, in weight units, so that the same numbers do on an
+ideal chip what they do in digital training. The step then goes through the device update model of the chip
+(`xbar_core.engine.update`, or rank-1 pulses where the chip's encoding is ``deterministic`` or
+``stochastic``). Biases and all other parameters take torch's own SGD.
+
+Other optimizers of torch move the states as if they were ordinary numbers (hardware-aware training, with
+the chip's ``backward.mode = "exact"``); the next training forward puts states back into [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+from torch.optim.sgd import sgd
+
+from xbar_core._checks import check_number, nearest
+from xbar_core.config.update import NativeScale
+from xbar_core.errors import ConfigError
+from xbar_torch._bridge import analog, is_finite
+from xbar_torch.calibration import LayerStatistics
+from xbar_torch.crossbar import Crossbar
+from xbar_torch.group import link
+from xbar_torch.host import crossbars_of
+from xbar_torch.pulses import write_pulses
+
+
+class WriteCounts(NamedTuple):
+    """What happened to the devices of one crossbar weight in a step.
+
+    Attributes
+    ----------
+    saturated : int
+        Devices that were asked to go beyond an end of their range.
+    refreshed : int
+        Pairs reset because one side was full (``update.pair = "one_sided"``).
+    """
+
+    saturated: int
+    refreshed: int
+
+
+class PulseSGD(Optimizer):
+    """SGD with momentum and weight decay whose steps on crossbar weights are device writes.
+
+    Parameters
+    ----------
+    params : Module or iterable
+        A model, or its parameters, or dicts of parameter groups as for any torch optimizer; `model` is
+        then needed beside them.
+    lr : float
+        Learning rate, at least 0, in weight units.
+    momentum, dampening, weight_decay : float
+        As in `torch.optim.SGD`, in weight units.
+    nesterov : bool
+        As in `torch.optim.SGD`.
+    model : Module or None
+        The model that the parameters belong to: tells which of them are device states.
+    statistics : mapping of str to LayerStatistics or None
+        From `native_statistics`, for chips with ``update.scale.rule = "native"`` that name no values.
+
+    Attributes
+    ----------
+    counts : dict of str to WriteCounts
+        What happened in the last step, by name of the state.
+
+    Raises
+    ------
+    ConfigError
+        A value out of range; momentum or weight decay with pulses; statistics that lack a weight.
+
+    Examples
+    --------
+    >>> from xbar_torch import PulseSGD, XbarLinear
+    >>> layer = XbarLinear(4, 2, config="txsim-8bit")
+    >>> optimizer = PulseSGD(layer, lr=0.05, momentum=0.9)
+    >>> layer(torch.ones(3, 4)).sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.counts["state"].saturated
+    0
+    """
+
+    def __init__(
+        self,
+        params: nn.Module | Iterable[Any],
+        lr: float,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        model: nn.Module | None = None,
+        statistics: Mapping[str, LayerStatistics] | None = None,
+    ) -> None:
+        if isinstance(params, nn.Module):
+            model, params = params, params.parameters()
+        if model is None:
+            raise ConfigError(
+                "model: not given beside parameters, so crossbar weights cannot be told from others; "
+                "use PulseSGD(model, ...) or PulseSGD(parameters, ..., model=model)"
+            )
+        self._crossbars: dict[int, tuple[str, Crossbar]] = {}
+        for name, crossbar in crossbars_of(model):
+            self._crossbars.setdefault(id(crossbar.state), (name, crossbar))
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._scales = {
+            name: _native_scale(crossbar, name, statistics) for name, crossbar in self._crossbars.values()
+        }
+        link(crossbar for _, crossbar in self._crossbars.values())
+        self.counts: dict[str, WriteCounts] = {}
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+            },
+        )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with its own rate, momentum and weight decay if it names any."""
+        super().add_param_group(param_group)
+        try:
+            self._check(self.param_groups[-1])
+        except ConfigError:
+            self.param_groups.pop()
+            raise
+
+    def _check(self, group: dict[str, Any]) -> None:
+        """Raise unless a group's numbers are in range and the chips can do what they ask for."""
+        for name in ("lr", "momentum", "weight_decay"):
+            check_number(name, float(group[name]), minimum=0.0)
+        check_number("dampening", float(group["dampening"]))
+        if group["nesterov"] and (group["momentum"] <= 0.0 or group["dampening"] != 0.0):
+            raise ConfigError("nesterov: True wants momentum above 0 and dampening 0")
+        for parameter in group["params"]:
+            name, crossbar = self._crossbars.get(id(parameter), ("", None))
+            if crossbar is None or not crossbar.chip.update.pulsed:
+                continue
+            for field in ("momentum", "weight_decay"):
+                if group[field] != 0.0:
+                    raise ConfigError(
+                        f"{field}: {group[field]!r} with update.encoding = "
+                        f"{crossbar.chip.update.encoding!r} ({name}); pulses are products of one step's x "
+                        f"and dy: use {field} = 0, or update.encoding = 'ideal'"
+                    )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override,unused-ignore]
+        """Write one step.
+
+        Parameters
+        ----------
+        closure : callable or None
+            Computes the loss and its gradients anew.
+
+        Returns
+        -------
+        The closure's result, or None.
+
+        Raises
+        ------
+        FloatingPointError
+            A gradient holds NaN or infinity; nothing was written.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._check(group)
+            for parameter in group["params"]:
+                self._require_finite(parameter)
+        self.counts = {}
+        for group in self.param_groups:
+            digital = []
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if id(parameter) in self._crossbars:
+                    name, crossbar = self._crossbars[id(parameter)]
+                    self.counts[name] = self._write(crossbar, group, name)
+                else:
+                    digital.append(parameter)
+            self._step_digital(digital, group)
+        return loss
+
+    def _require_finite(self, parameter: Tensor) -> None:
+        if parameter.grad is None:
+            return
+        if id(parameter) in self._crossbars:
+            self._crossbars[id(parameter)][1].require_finite(parameter.grad, "weight gradient")
+        elif not is_finite(parameter.grad):
+            name = self._names.get(id(parameter), "a parameter outside the model")
+            raise FloatingPointError(f"{name}: the gradient holds NaN or infinity; lower the learning rate")
+
+    def _write(self, crossbar: Crossbar, group: dict[str, Any], name: str) -> WriteCounts:
+        rate = float(group["lr"])
+        scale = self._scales[name]
+        with analog(crossbar.state.device):
+            if crossbar.chip.update.pulsed:
+                return WriteCounts(*write_pulses(crossbar, rate, scale.w_max, scale.dw_max))
+            velocity = self._velocity(crossbar, group)
+            return WriteCounts(*crossbar.write(velocity.neg(), rate, scale.w_max))
+
+    def _velocity(self, crossbar: Crossbar, group: dict[str, Any]) -> Tensor:
+        """Return what plain SGD multiplies by the rate, weight units; the order of `torch.optim.SGD`."""
+        gradient = cast(Tensor, crossbar.weight_gradient())
+        if group["weight_decay"] != 0.0:
+            gradient = gradient.add(crossbar.weight().detach(), alpha=group["weight_decay"])
+        momentum = group["momentum"]
+        if momentum == 0.0:
+            return gradient
+        state = self.state[crossbar.state]
+        held = state.get("momentum_buffer")
+        if held is None:
+            held = state["momentum_buffer"] = gradient.clone()
+        else:
+            held.mul_(momentum).add_(gradient, alpha=1.0 - group["dampening"])
+        return gradient.add(held, alpha=momentum) if group["nesterov"] else cast(Tensor, held)
+
+    def _step_digital(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        buffers = [self.state[p].get("momentum_buffer") for p in parameters]
+        sgd(
+            parameters,
+            [cast(Tensor, p.grad) for p in parameters],
+            buffers,
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=False,
+        )
+        if group["momentum"] != 0.0:
+            for parameter, held in zip(parameters, buffers, strict=True):
+                self.state[parameter]["momentum_buffer"] = held
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear all gradients, and the inputs and errors kept for pulses."""
+        super().zero_grad(set_to_none)
+        for _, crossbar in self._crossbars.values():
+            crossbar.pulses.clear()
+
+    @torch.no_grad()
+    def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0) -> Tensor:
+        """Scale all gradients so that their norm, in weight units, is at most `max_norm`.
+
+        `torch.nn.utils.clip_grad_norm_` measures dL/ds, which is w_max (for a pair sqrt(2) w_max) times
+        dL/dw; this measures dL/dw, so that an ideal chip does what digital training does.
+
+        Parameters
+        ----------
+        max_norm : float
+            Largest norm, weight units.
+        norm_type : float
+            Order of the norm; may be infinite.
+
+        Returns
+        -------
+        Tensor
+            The norm before, 0-d.
+        """
+        check_number("max_norm", max_norm, minimum=0.0)
+        norms, held = [], []
+        for parameter in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            crossbar = self._crossbars[id(parameter)][1] if id(parameter) in self._crossbars else None
+            gradient = parameter.grad if crossbar is None else crossbar.weight_gradient()
+            norms.append(torch.linalg.vector_norm(gradient, norm_type))
+            held.append((parameter, crossbar))
+        if not norms:
+            return torch.tensor(0.0)
+        total = torch.linalg.vector_norm(torch.stack([n.to(norms[0]) for n in norms]), norm_type)
+        factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+        for parameter, crossbar in held:
+            parameter.grad.mul_(factor.to(parameter.grad))
+            if crossbar is not None:
+                crossbar.pulses = [p._replace(dy=p.dy * factor.to(p.dy)) for p in crossbar.pulses]
+        return cast(Tensor, total)
+
+
+class _Scale(NamedTuple):
+    """Native maxima of one crossbar weight, weight units; None where the mapping's range is used."""
+
+    w_max: float | None = None
+    dw_max: float | None = None
+
+
+def _native_scale(crossbar: Crossbar, name: str, statistics: Mapping[str, LayerStatistics] | None) -> _Scale:
+    """Return the scales of a weight: those of its chip, else those of native training."""
+    rule = crossbar.chip.update.scale
+    if not isinstance(rule, NativeScale):
+        return _Scale()
+    if rule.w_max is not None and (rule.dw_max is not None or not crossbar.chip.update.pulsed):
+        return _Scale(rule.w_max, rule.dw_max)
+    if statistics is None:
+        raise ConfigError(
+            f"update.scale: rule = 'native' without values ({name}); give update.scale.w_max and dw_max, or "
+            "PulseSGD(..., statistics=native_statistics(native_model, ...))"
+        )
+    prefix, _, last = name.rpartition(".")
+    native = ".".join(part for part in (prefix, last.replace("state", "weight", 1)) if part)
+    if native not in statistics:
+        raise ConfigError(f"statistics: none for {native!r}{nearest(native, statistics)}; collect them anew")
+    found = statistics[native]
+    return _Scale(
+        found.w_max if rule.w_max is None else rule.w_max,
+        found.dw_max if rule.dw_max is None else rule.dw_max,
+    )

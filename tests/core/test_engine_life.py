@@ -237,6 +237,12 @@ def test_fixed_point_words_and_mean() -> None:
     assert (weights(nearest, update(nearest, state, buffers, step, rate=1.0).state, buffers) == 0.0).all()
 
 
+def read_wrong(shape: tuple[int, ...]) -> None:
+    layout, state, buffers, _ = layer(preset("ideal"))
+    (matrices,) = read_matrices([Request(layout, buffers, state)])
+    forward(layout, matrices, buffers, Ranges(), np.zeros(shape))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
@@ -264,6 +270,9 @@ def test_fixed_point_words_and_mean() -> None:
             "array.cols",
         ),
         (lambda: Layout(preset("ideal"), 0, 2), ConfigError, "layout.inputs: 0"),
+        (lambda: read_wrong((4, 8)), ShapeError, r"x: shape \(4, 8\) is not \(batch, \.\.\., 9\)"),
+        (lambda: read_wrong((9,)), ShapeError, r"x: shape \(9,\)"),
+        (lambda: update(*layer(preset("ideal"))[:3], np.zeros((7, 9))), ShapeError, r"step: shape \(7, 9\)"),
     ],
 )
 def test_bad_input_is_named(call: Any, error: type[Exception], text: str) -> None:

@@ -20,6 +20,7 @@ from xbar_core.engine.encode import Encoded, encode, sample_draws
 from xbar_core.engine.layout import Layout, ReadPlan
 from xbar_core.engine.matrices import Buffers, Matrices
 from xbar_core.engine.ranges import Ranges, measures, settle
+from xbar_core.errors import ShapeError
 from xbar_core.random import Purpose
 
 REFERENCE = 1 << 20
@@ -131,7 +132,18 @@ def read(
         Activations (forward) or errors (backward).
     call : Call
         Identity of the call.
+
+    Raises
+    ------
+    ShapeError
+        `numbers` is not a batch of vectors of the driven lines.
     """
+    lines = layout.inputs if plan.direction == "forward" else layout.outputs
+    if numbers.ndim < 2 or numbers.shape[-1] != lines:
+        raise ShapeError(
+            f"{'x' if plan.direction == 'forward' else 'dy'}: shape {tuple(numbers.shape)} is not "
+            f"(batch, ..., {lines}); give a batch of vectors of layer {layout.name!r}"
+        )
     full_scale: Any = 1.0
     if plan.converts_input:
         full_scale, ranges = settle(ranges, plan.input_range, plan.input_rule, [numbers], call)

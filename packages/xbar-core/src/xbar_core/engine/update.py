@@ -21,6 +21,7 @@ from xbar_core.devices.update import Written, update_states
 from xbar_core.engine.call import Call
 from xbar_core.engine.cells import held, spread_of
 from xbar_core.engine.layout import Layout
+from xbar_core.errors import ShapeError
 from xbar_core.fixed_point import largest_code
 from xbar_core.random import Purpose
 
@@ -77,7 +78,16 @@ def update(
     -------
     Updated
         New states and counts; nothing is changed in place.
+
+    Raises
+    ------
+    ShapeError
+        `step` is not of the shape of the weights.
     """
+    if tuple(step.shape) != (layout.inputs, layout.outputs):
+        raise ShapeError(
+            f"step: shape {tuple(step.shape)} is not that of the weights, ({layout.inputs}, {layout.outputs})"
+        )
     sliced = layout.code.slices > 1
     held_states = buffers["words"] if sliced else state
     xp = namespace(held_states)

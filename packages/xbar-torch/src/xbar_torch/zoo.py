@@ -256,8 +256,7 @@ class LSTMClassifier(nn.Module):
 class ViT(nn.Module):
     """A small vision transformer: patches, a learned position, encoder layers, their mean.
 
-    The patch is the largest of 4, 7, 8, 5, 3, 2 and 1 pixels, in this order of preference, that
-    divides the image.
+    A patch has 4x4 pixels where that divides the image, else 7x7, 8x8, 5x5, 3x3, 2x2 or one pixel.
     """
 
     def __init__(

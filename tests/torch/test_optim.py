@@ -7,14 +7,14 @@ import copy
 import pytest
 import torch
 from torch import nn
-from xbar_torch.calibration import LayerStatistics
-from xbar_torch.host import crossbars_of
-from xbar_torch.linear import XbarLinear
-from xbar_torch.optim import PulseSGD
 
 from xbar_core.config import Chip, preset
 from xbar_core.engine import Call, pulse_update, update
 from xbar_core.errors import ConfigError
+from xbar_torch.calibration import LayerStatistics
+from xbar_torch.host import crossbars_of
+from xbar_torch.linear import XbarLinear
+from xbar_torch.optim import PulseSGD
 
 WIDE = {"rule": "max_abs", "headroom": 50.0}
 
@@ -82,7 +82,7 @@ def test_ideal_chip_equals_plain_sgd(hyper, mapping, pair):
 
 
 def test_groups_and_schedulers_act_as_natively():
-    """Rates, momenta and decays of parameter groups and the rate of a scheduler mean what they mean in SGD."""
+    """Rates, momenta and decays of groups, and what a scheduler does to them, mean what they mean in SGD."""
     native, chip = pair_of_models(ideal())
     losses = []
     for model in (native, chip):

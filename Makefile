@@ -6,13 +6,15 @@ SHELL := /bin/sh
 PYTHON ?=          # interpreter for .venv (default: the first Python >= 3.11 found)
 TORCH_INDEX ?=     # extra package index for torch, e.g. https://download.pytorch.org/whl/cpu
 JOBS ?= 2          # test processes
-OUT ?= runs/demo   # where `make run` writes
+OUT ?= runs/lenet5 # where `make run` writes
+DATA ?=            # folder with MNIST's original files: `make run` then trains on MNIST
 ARGS ?=            # passed on to pytest, e.g. ARGS="-k spice -x"
 
 override PYTHON := $(strip $(PYTHON))
 override TORCH_INDEX := $(strip $(TORCH_INDEX))
 override JOBS := $(strip $(JOBS))
 override OUT := $(strip $(OUT))
+override DATA := $(strip $(DATA))
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -21,17 +23,23 @@ BASE := .venv/.base
 FULL := .venv/.full
 INPUTS := pyproject.toml constraints.txt $(wildcard packages/*/pyproject.toml)
 
-.PHONY: help setup run test test-core test-slow golden lint format types docs bench clean
+.PHONY: help setup run demo test test-core test-slow golden lint format types docs bench clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  variables: PYTHON, TORCH_INDEX, JOBS, OUT, ARGS (see the top of the Makefile)"
+	@echo "  variables: PYTHON, TORCH_INDEX, JOBS, OUT, DATA, ARGS (see the top of the Makefile)"
 
 setup: $(FULL) ## create .venv with the packages and all tools
 
-run: $(BASE) ## solve an array with every circuit model, read a weight matrix on preset chips (runs/demo)
-	$(BIN)/xbar demo --out $(OUT) --force
+# The embedded digits are few: smaller batches make as many steps of them as they need.
+RECIPE = $(if $(DATA),--dataset mnist --data $(DATA) --batch 128 --epochs 5,--dataset digits --batch 32 --epochs 15)
+
+run: $(FULL) ## train LeNet-5 natively, on an ideal chip and on txsim-8bit (to runs/lenet5)
+	$(BIN)/xbar train --network lenet5 --preset txsim-8bit --compare native,ideal $(RECIPE) --out $(OUT) --force
+
+demo: $(BASE) ## solve an array with every circuit model, read a matrix on preset chips (to runs/demo)
+	$(BIN)/xbar demo --out runs/demo --force
 
 test: $(FULL) ## run the test suite
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
@@ -100,5 +108,5 @@ $(BASE): $(INPUTS)
 
 $(FULL): $(BASE)
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --group torch \
-	  -e "packages/xbar-core[cli,plots,lab]" -e packages/xbar-torch
+	  -e "packages/xbar-core[cli,plots,lab]" -e "packages/xbar-torch[lab]"
 	@touch $@

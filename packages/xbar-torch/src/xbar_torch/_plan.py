@@ -17,6 +17,7 @@ from xbar_core.errors import ConfigError
 from xbar_torch.conv import XbarConv1d, XbarConv2d, XbarConv3d
 from xbar_torch.host import CrossbarModule
 from xbar_torch.linear import XbarLinear
+from xbar_torch.recurrent import XbarGRU, XbarLSTM, XbarRNN
 from xbar_torch.tied import XbarTiedLinear
 
 FIRST, LAST = "<first>", "<last>"
@@ -36,6 +37,9 @@ def twins() -> dict[type[nn.Module], Any]:
         nn.Conv1d: XbarConv1d,
         nn.Conv2d: XbarConv2d,
         nn.Conv3d: XbarConv3d,
+        nn.RNN: XbarRNN,
+        nn.LSTM: XbarLSTM,
+        nn.GRU: XbarGRU,
     }
 
 

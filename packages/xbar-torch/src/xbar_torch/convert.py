@@ -177,7 +177,7 @@ def _native_of(twin: Any, memo: dict[int, Any]) -> nn.Module:
     native: nn.Module = twin.to_native()
     for name, parameter in twin._parameters.items():
         if parameter is not None and name in native._parameters:
-            native._parameters[name] = copy.deepcopy(parameter, memo)
+            setattr(native, name, copy.deepcopy(parameter, memo))
     for suffix, crossbar in _handles(twin).items():
         native._parameters[f"weight{suffix}"].requires_grad_(crossbar.state.requires_grad)  # type: ignore[union-attr]
     _move_hooks(twin, native)

@@ -1,0 +1,134 @@
+"""The time loop of recurrent layers, around reads of crossbars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from xbar_torch.crossbar import Crossbar
+from xbar_torch.functional import crossbar_linear
+from xbar_torch.time_steps import TimeSteps
+
+if TYPE_CHECKING:
+    from xbar_torch.recurrent import _XbarRecurrent
+
+
+class Cell(Protocol):
+    """One step: gate inputs of x and of h (batch, gates x hidden), states (batch, hidden) -> new states."""
+
+    def __call__(self, from_x: Tensor, from_h: Tensor, states: list[Tensor]) -> list[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class RNNCell:
+    """``h = act(from_x + from_h)``."""
+
+    activation: Callable[[Tensor], Tensor]
+
+    def __call__(self, from_x: Tensor, from_h: Tensor, states: list[Tensor]) -> list[Tensor]:
+        return [self.activation(from_x + from_h)]
+
+
+class LSTMCell:
+    """``c = f c + i g, h = o tanh(c)``, gates in the order i, f, g, o."""
+
+    def __call__(self, from_x: Tensor, from_h: Tensor, states: list[Tensor]) -> list[Tensor]:
+        i, f, g, o = (from_x + from_h).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * states[1] + torch.sigmoid(i) * torch.tanh(g)
+        return [torch.sigmoid(o) * torch.tanh(c), c]
+
+
+class GRUCell:
+    """``n = tanh(x_n + r h_n), h = (1 - z) n + z h``, gates in the order r, z, n."""
+
+    def __call__(self, from_x: Tensor, from_h: Tensor, states: list[Tensor]) -> list[Tensor]:
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = from_x.chunk(3, dim=-1), from_h.chunk(3, dim=-1)
+        r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+        n = torch.tanh(x_n + r * h_n)
+        return [n + z * (states[0] - n)]
+
+
+def run(
+    layer: _XbarRecurrent, cell: Cell, x: Tensor, batch_sizes: Tensor | None, states: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return outputs, laid out as `x`, and final states of all layers and directions.
+
+    Parameters
+    ----------
+    layer : recurrent layer
+        Holds weights and biases.
+    cell : Cell
+        One step.
+    x : Tensor (length, batch, in), (batch, length, in), or packed (cells, in)
+        Inputs.
+    batch_sizes : Tensor (length,) or None
+        Sequences that have each step, where `x` is packed.
+    states : list of Tensor (layers x directions, batch, hidden)
+        Initial states.
+    """
+    if batch_sizes is not None:
+        sizes = [int(size) for size in batch_sizes]
+        x = _unpacked(x, sizes)
+    else:
+        x = x if layer.batch_first else x.transpose(0, 1)
+        sizes = [x.shape[0]] * x.shape[1]
+    directions = ("", "_reverse") if layer.bidirectional else ("",)
+    final: list[list[Tensor]] = []
+    for depth in range(layer.num_layers):
+        outputs = []
+        for direction in directions:
+            start = [state[len(final)] for state in states]
+            output, end = _scan(layer, cell, f"_l{depth}{direction}", x, sizes, start)
+            outputs.append(output)
+            final.append(end)
+        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+        if layer.dropout > 0.0 and depth < layer.num_layers - 1:
+            x = F.dropout(x, layer.dropout, layer.training)
+    if batch_sizes is not None:
+        x = torch.cat([x[:size, t] for t, size in enumerate(sizes)])
+    elif not layer.batch_first:
+        x = x.transpose(0, 1)
+    return x, [torch.stack(each) for each in zip(*final, strict=True)]
+
+
+def _unpacked(data: Tensor, sizes: list[int]) -> Tensor:
+    """Return packed rows as (batch, length, in), 0 where a sequence is over."""
+    steps = [F.pad(step, (0, 0, 0, sizes[0] - step.shape[0])) for step in torch.split(data, sizes)]
+    return torch.stack(steps, dim=1)
+
+
+def _scan(
+    layer: _XbarRecurrent, cell: Cell, ending: str, x: Tensor, sizes: list[int], states: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Run one layer in one direction: x (batch, length, in) -> (batch, length, hidden), final states."""
+    from_x = _biased(layer, crossbar_linear(x, layer.crossbars[f"_ih{ending}"]), f"bias_ih{ending}")
+    batch, order = x.shape[0], range(len(sizes))
+    outputs: list[Tensor] = [x] * len(sizes)
+    hidden = layer.crossbars[f"_hh{ending}"]
+    projection: Crossbar | None = layer.crossbars.get(f"_hr{ending}")
+    backward = torch.is_grad_enabled()
+    with ExitStack() as stack:
+        steps = stack.enter_context(TimeSteps(hidden, backward))
+        projected = None if projection is None else stack.enter_context(TimeSteps(projection, backward))
+        for t in reversed(order) if ending.endswith("_reverse") else order:
+            active = sizes[t]
+            held = [state[:active] for state in states]
+            from_h = _biased(layer, crossbar_linear(held[0], steps), f"bias_hh{ending}")
+            now = cell(from_x[:active, t], from_h, held)
+            if projected is not None:
+                now[0] = crossbar_linear(now[0], projected)
+            outputs[t] = F.pad(now[0], (0, 0, 0, batch - active))
+            if active < batch:
+                now = [torch.cat([new, old[active:]]) for new, old in zip(now, states, strict=True)]
+            states = now
+    return torch.stack(outputs, dim=1), states
+
+
+def _biased(layer: _XbarRecurrent, values: Tensor, name: str) -> Tensor:
+    return values + layer.get_parameter(name).to(values.dtype) if layer.bias else values

@@ -139,7 +139,10 @@ def test_report(problem: Problem, model: Ideal | AAM, direction: str) -> None:
     relative = (approximate[counted] - exact[counted]) / exact[counted]
     assert report.map.shape == exact.shape
     np.testing.assert_allclose(report.map[counted], relative, rtol=1e-12)
-    if counted.any():
+    if approximate[~counted].any():
+        # Paths too weak for the tolerance that ended the exact solution.
+        assert report.elementwise_max == np.inf
+    elif counted.any():
         assert report.elementwise_max == pytest.approx(np.abs(relative).max(), rel=1e-12)
         assert report.elementwise_mean == pytest.approx(np.abs(relative).mean(), rel=1e-12)
     else:

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from xbar_core._checks import check_choice, check_conductance
 from xbar_core.circuit.aam import aam_matrices
-from xbar_core.circuit.base import AAM, FCM, CircuitModel, Direction, Ideal, Interpolated, Wires
+from xbar_core.circuit.base import AAM, DIRECTIONS, FCM, CircuitModel, Direction, Ideal, Interpolated, Wires
 from xbar_core.circuit.fcm import exact_matrices
 from xbar_core.circuit.interpolated import InterpolationState, apply, begin
 from xbar_core.errors import ConfigError, ShapeError
 
 Array = NDArray[Any]
-DIRECTIONS = ("forward", "backward")
 
 
 def effective_conductance(

@@ -12,8 +12,8 @@ from xbar_core.circuit._kernels import Ladder, make_ladder
 from xbar_core.circuit._lanes import LANES
 from xbar_core.circuit._sweeps import hopeless, sweep_exactly, sweep_voltages
 from xbar_core.circuit.aam import scaled_resistances
-from xbar_core.circuit.base import Wires
-from xbar_core.circuit.fcm import DEFAULT_RTOL, MAX_SWEEPS, Elimination, turn, turned_wires
+from xbar_core.circuit.base import DEFAULT_RTOL, Wires
+from xbar_core.circuit.fcm import MAX_SWEEPS, Elimination, turn
 
 Array = NDArray[Any]
 
@@ -37,7 +37,7 @@ class Fields:
     def __init__(self, conductance: Array, wires: Wires, rtol: float | None = None) -> None:
         self._g = conductance
         self._wires = wires
-        self._rtol = DEFAULT_RTOL[conductance.dtype] if rtol is None else rtol
+        self._rtol = DEFAULT_RTOL[conductance.dtype.itemsize] if rtol is None else rtol
         self._elimination: Elimination | None = None
         self._turned: Fields | None = None
         self._ladder: Ladder | None = None
@@ -66,7 +66,7 @@ class Fields:
                     return u
             else:
                 if self._turned is None:
-                    self._turned = Fields(turn(self._g), turned_wires(self._wires), self._rtol)
+                    self._turned = Fields(turn(self._g), self._wires.turned(), self._rtol)
                 swept = self._turned._sweep(outputs[::-1])
                 if swept is not None:
                     self.iterations = max(self.iterations, self._turned.iterations)
@@ -107,7 +107,7 @@ class Fields:
         if self._ladder is None:
             self._ladder = make_ladder(np.ascontiguousarray(self._g / largest), *resistances)
         ladder = self._ladder
-        if hopeless(ladder, self._rtol, MAX_SWEEPS[dtype]):
+        if hopeless(ladder, self._rtol, MAX_SWEEPS[dtype.itemsize]):
             return None
         n = ladder.g.shape[0]
         volts = np.zeros((n, LANES), dtype)
@@ -116,7 +116,7 @@ class Fields:
         w = np.empty((n, m, LANES), dtype)
         out = np.empty((m, LANES), dtype)
         allowed = self._rtol * ladder.largest * drive
-        sweeps = sweep_exactly(ladder, volts, allowed, self._rtol, np.inf, MAX_SWEEPS[dtype], w, out)
+        sweeps = sweep_exactly(ladder, volts, allowed, self._rtol, np.inf, MAX_SWEEPS[dtype.itemsize], w, out)
         if sweeps < 0:
             return None
         self.iterations = max(self.iterations, int(sweeps))

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from xbar_core.circuit._lanes import LANES, fma, load, max_abs_difference, scale, store
+from xbar_core.circuit._lanes import LANES, fma, load, max_abs, scale, store
 
 Array = NDArray[Any]
 
@@ -269,9 +269,8 @@ def solve_outputs(ladder: Ladder, volts: Array, w: Array, scratch: Scratch, out:
 def largest_per_lane(w: Array) -> Array:
     """Return max|w| (LANES,) over all cells."""
     result = np.zeros(LANES, w.dtype)
-    zero = load(result, 0)
-    largest = zero
+    largest = load(result, 0)
     for here in range(0, w.size, LANES):
-        largest = max_abs_difference(largest, load(w, here), zero)
+        largest = max_abs(largest, load(w, here))
     store(result, 0, largest)
     return result

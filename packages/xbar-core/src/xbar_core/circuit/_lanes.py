@@ -112,12 +112,12 @@ def fma(typing: Any, factor: Any, value: Any, addend: Any) -> Any:
 
 
 @intrinsic
-def max_abs_difference(typing: Any, largest: Any, left: Any, right: Any) -> Any:
-    """Return ``max(largest, |left - right|)``."""
-    signature = largest(largest, largest, largest)
+def max_abs(typing: Any, largest: Any, value: Any) -> Any:
+    """Return ``max(largest, |value|)``."""
+    signature = largest(largest, largest)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        size = _call(builder, "fabs", builder.fsub(args[1], args[2]))
+        size = _call(builder, "fabs", args[1])
         return builder.select(builder.fcmp_ordered(">", size, args[0]), size, args[0])
 
     return signature, generate

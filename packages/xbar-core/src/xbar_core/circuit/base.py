@@ -13,6 +13,12 @@ from typing import Literal
 from xbar_core._checks import check_choice, check_integer, check_resistance, check_rtol
 
 Direction = Literal["forward", "backward"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
+
+# What None means for an rtol, and the share of the largest entry above which entries are held to a
+# relative error of their own, by the width of the floating-point number in bytes.
+DEFAULT_RTOL = {8: 1e-9, 4: 1e-5}
+THRESHOLD = {8: 1e-6, 4: 1e-3}
 Reuse = Literal["anchored", "distortion"]
 
 
@@ -51,6 +57,10 @@ class Wires:
     def reversed(self) -> Wires:
         """Return the wires of the backward read: the two ends trade places."""
         return Wires(self.r_row, self.r_col, self.r_sense, self.r_source)
+
+    def turned(self) -> Wires:
+        """Return the wires of the array seen from its outputs: rows and columns, and ends, trade places."""
+        return Wires(self.r_col, self.r_row, self.r_sense, self.r_source)
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,12 @@ from xbar_core._threads import run_parallel
 from xbar_core.circuit import _elimination
 from xbar_core.circuit._lanes import LANES
 from xbar_core.circuit._sweeps import sweep_matrices
-from xbar_core.circuit.base import Wires
+from xbar_core.circuit.base import DEFAULT_RTOL, THRESHOLD, Wires
 
 Array = NDArray[Any]
 
 # Sweeps beyond these cost more than elimination (benchmarks/bench_circuit.py).
-MAX_SWEEPS = {np.dtype(np.float64): 8, np.dtype(np.float32): 16}
-# Entries below this share of the largest one are not held to a relative error.
-THRESHOLD = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-3}
-DEFAULT_RTOL = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-5}
+MAX_SWEEPS = {8: 8, 4: 16}  # by the width of the number in bytes
 # What float32 may lose at each cell of a line; where wires are nearly perfect the losses add up.
 _FLOAT32_ROUNDING = 6e-8
 
@@ -55,9 +52,9 @@ def exact_matrices(conductance: Array, wires: Wires, rtol: float | None = None) 
     if cols < rows:
         # By reciprocity the array read from its other end has the transposed matrix, and there
         # are as many right-hand sides as rows.
-        turned, sweeps = exact_matrices(turn(conductance), turned_wires(wires), rtol)
+        turned, sweeps = exact_matrices(turn(conductance), wires.turned(), rtol)
         return turn(turned), sweeps
-    tolerance = DEFAULT_RTOL[conductance.dtype] if rtol is None else rtol
+    tolerance = DEFAULT_RTOL[conductance.dtype.itemsize] if rtol is None else rtol
     dtype = conductance.dtype
     if tolerance < _FLOAT32_ROUNDING * (rows + cols):
         # Rounding of float32 is in the way: work in float64 and round once.
@@ -66,7 +63,7 @@ def exact_matrices(conductance: Array, wires: Wires, rtol: float | None = None) 
     result = np.empty_like(given)
     sweeps = np.zeros(batch, np.int64)
     resistances = (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)
-    rules = (tolerance, THRESHOLD[dtype], MAX_SWEEPS[dtype], 0)
+    rules = (tolerance, THRESHOLD[dtype.itemsize], MAX_SWEEPS[dtype.itemsize], 0)
 
     def work(start: int, stop: int) -> None:
         part = slice(start, stop)
@@ -83,11 +80,6 @@ def exact_matrices(conductance: Array, wires: Wires, rtol: float | None = None) 
 def turn(conductance: Array) -> Array:
     """Return the array as seen from its other read: ``turned[j, i] = g[rows-1-i, cols-1-j]``."""
     return np.ascontiguousarray(conductance[..., ::-1, ::-1].swapaxes(-1, -2))
-
-
-def turned_wires(wires: Wires) -> Wires:
-    """Return the wires that belong to `turn`: rows and columns, source and sense trade places."""
-    return Wires(wires.r_col, wires.r_row, wires.r_sense, wires.r_source)
 
 
 @lru_cache(maxsize=64)

@@ -20,7 +20,17 @@ from typing import Any, NamedTuple
 from array_api_compat import device
 
 from xbar_core._arrays import namespace
-from xbar_core.circuit.base import AAM, FCM, CircuitModel, Direction, Ideal, Interpolated, Wires
+from xbar_core.circuit.base import (
+    AAM,
+    DEFAULT_RTOL,
+    FCM,
+    THRESHOLD,
+    CircuitModel,
+    Direction,
+    Ideal,
+    Interpolated,
+    Wires,
+)
 from xbar_core.errors import ConvergenceError
 
 MAX_ITERATIONS = 2000
@@ -274,5 +284,5 @@ def largest_conductance(conductance: Any) -> float:
 
 def tolerance(conductance: Any, rtol: float | None) -> tuple[float, float]:
     """Return the relative tolerance and the share of the maximum above which it is elementwise."""
-    single = conductance.dtype == namespace(conductance).float32
-    return (1e-5 if single else 1e-9) if rtol is None else rtol, 1e-3 if single else 1e-6
+    width = 4 if conductance.dtype == namespace(conductance).float32 else 8
+    return DEFAULT_RTOL[width] if rtol is None else rtol, THRESHOLD[width]

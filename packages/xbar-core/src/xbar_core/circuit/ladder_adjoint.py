@@ -149,12 +149,11 @@ def exact_adjoint(
     if scale == 0.0:
         return xp.asarray(cotangent, copy=True), (0.0, 0.0, 0.0, 0.0)
     rtol, threshold = tolerance(conductance, rtol)
-    turned_wires = Wires(wires.r_col, wires.r_row, wires.r_sense, wires.r_source)
     forward = solve_exact(
         Array(conductance / scale, wires, scale), one_volt_each(conductance), rtol, threshold
     )
     outputs = xp.flip(xp.matrix_transpose(cotangent), axis=-2)
-    reverse = Array(turn_matrix(conductance) / scale, turned_wires, scale)
+    reverse = Array(turn_matrix(conductance) / scale, wires.turned(), scale)
     # A cotangent has both signs: no entry of what it drives is held to its own size.
     backward = solve_exact(reverse, outputs, rtol, float("inf"))
     e = forward.u - forward.w

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xbar_core._checks import check_array
 from xbar_core.circuit._dispatch import effective_conductance
 from xbar_core.circuit.base import FCM, CircuitModel, Direction, Wires
-from xbar_core.errors import ShapeError
+from xbar_core.errors import ConfigError, ShapeError
 
 Array = NDArray[Any]
 
@@ -69,6 +69,8 @@ def error_report(
     ShapeError, ConfigError
         An argument breaks its rule; nothing was computed.
     """
+    if model is None:
+        raise ConfigError("model: None; name the circuit model to judge, such as AAM(order=1)")
     exact = effective_conductance(conductance, wires, FCM(), direction)
     if approximate is None:
         approximate = effective_conductance(conductance, wires, model, direction)

@@ -12,8 +12,7 @@ from xbar_core._checks import check_rtol, check_voltages
 from xbar_core.circuit._dispatch import check_problem
 from xbar_core.circuit._fields import Fields
 from xbar_core.circuit._lanes import LANES
-from xbar_core.circuit.base import Wires
-from xbar_core.circuit.fcm import DEFAULT_RTOL
+from xbar_core.circuit.base import DEFAULT_RTOL, Wires
 from xbar_core.errors import ConvergenceError, ShapeError
 
 Array = NDArray[Any]
@@ -111,7 +110,7 @@ def solve(conductance: Any, wires: Wires, voltages: Any, *, rtol: float | None =
     inputs = np.atleast_2d(given).astype(np.float64)
     dtype, batched = np.result_type(given, g), given.ndim == 2
     g = g.astype(np.float64)
-    tolerance = check_rtol("rtol", rtol) or DEFAULT_RTOL[g.dtype]
+    tolerance = check_rtol("rtol", rtol) or DEFAULT_RTOL[g.dtype.itemsize]
     u = np.zeros((inputs.shape[0], *g.shape))
     w = np.zeros_like(u)
     currents = np.zeros((inputs.shape[0], g.shape[1]))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from xbar_core._checks import check_choice
-from xbar_core.circuit.base import Direction
+from xbar_core.circuit.base import DIRECTIONS, Direction
 from xbar_core.cli._models import FORMS
 
 Array = Annotated[
@@ -27,7 +27,7 @@ Way = Annotated[str, typer.Option("--direction", metavar="WAY", help="Read direc
 
 def check_direction(value: str) -> Direction:
     """Return the read direction, checked."""
-    check_choice("direction", value, ("forward", "backward"))
+    check_choice("direction", value, DIRECTIONS)
     return "backward" if value == "backward" else "forward"
 
 

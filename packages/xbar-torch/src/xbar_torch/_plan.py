@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from xbar_core._checks import nearest
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
+from xbar_torch.attention import XbarMultiheadAttention
 from xbar_torch.conv import XbarConv1d, XbarConv2d, XbarConv3d
 from xbar_torch.host import CrossbarModule
 from xbar_torch.linear import XbarLinear
@@ -40,6 +41,7 @@ def twins() -> dict[type[nn.Module], Any]:
         nn.RNN: XbarRNN,
         nn.LSTM: XbarLSTM,
         nn.GRU: XbarGRU,
+        nn.MultiheadAttention: XbarMultiheadAttention,
     }
 
 
@@ -118,7 +120,7 @@ class Entry:
 
 def on_crossbars(module: nn.Module) -> bool:
     """Return whether a module is a layer on crossbars."""
-    return isinstance(module, (CrossbarModule, XbarTiedLinear))
+    return isinstance(module, (CrossbarModule, XbarTiedLinear, XbarMultiheadAttention))
 
 
 def plan(

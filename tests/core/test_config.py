@@ -56,6 +56,7 @@ from xbar_core.config import (
 )
 from xbar_core.config._codec import Tagged, hints, split_hint
 from xbar_core.config.loading import parse_override
+from xbar_core.engine import Layout
 
 
 def unit(low: float = 0.0, high: float = 1.0) -> st.SearchStrategy[float]:
@@ -375,7 +376,12 @@ def test_bad_values_are_named(override: str, text: str) -> None:
             ["mapping.weight_bits=4", "mapping.cell_bits=5"],
             "mapping.cell_bits: 5 with mapping.weight_bits = 4",
         ),
-        (["mapping.weight_bits=4", "mapping.cell_bits=1"], "mapping.kind: 'balanced' with 1-bit cells"),
+        (
+            ["device.levels=3", "mapping.weight_bits=4", "mapping.cell_bits=2"],
+            "device.levels: 3 is fewer than the 4 levels",
+        ),
+        (["mapping.weight_bits=1"], "mapping.weight_bits: 1 with mapping.kind = 'balanced'"),
+        (["device.levels=2"], "device.levels: 2 with mapping.kind = 'balanced'"),
         (["mapping.kind=offset", "update.pair=carry"], "update.pair: 'carry' with mapping.kind = 'offset'"),
         (
             [
@@ -394,6 +400,17 @@ def test_impossible_combinations_are_named(overrides: list[str], text: str) -> N
     with pytest.raises(ConfigError, match="^") as error:
         apply_overrides(Chip(), overrides)
     assert text in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "differential", "offset"])
+@pytest.mark.parametrize("cell", [1, 2, 3])
+def test_a_sliced_word_takes_every_digit(kind: str, cell: int) -> None:
+    """A cell of a sliced word holds 2**cell_bits digits in every mapping, one bit among them."""
+    overrides = [f"mapping.kind={kind}", "mapping.weight_bits=6", f"mapping.cell_bits={cell}"]
+    chip = apply_overrides(Chip(), [*overrides, f"device.levels={2**cell}"])
+    assert chip.mapping.device_levels == 2**cell
+    assert chip.mapping.slices == 6 // cell
+    assert Layout(chip, 3, 2).code.cell_levels == 2**cell
 
 
 def test_jump_tables_exclude_the_exponential_law() -> None:

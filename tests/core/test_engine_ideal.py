@@ -15,7 +15,7 @@ from xbar_core.engine import Layout, Ranges, Request, forward, program, read_mat
 
 KINDS = ("balanced", "differential", "offset")
 CODES = [(kind, *bits) for kind in KINDS for bits in ((8, None), (8, 2), (7, 3))]
-CODES += [("differential", 4, 1), ("differential", 1, None)]
+CODES += [(kind, 4, 1) for kind in KINDS] + [("differential", 1, None)]
 
 
 def run(

@@ -122,6 +122,14 @@ def test_stochastic_snapping_keeps_the_mean() -> None:
     np.testing.assert_array_equal(snap_states(5, np.array([0.0, 0.3, 1.0])), [0.0, 0.25, 1.0])
 
 
+@pytest.mark.parametrize("convert", CONVERTERS)
+def test_snapping_stays_within_the_range(convert: Convert) -> None:
+    """In float32 the last of 65536 levels plus a draw just below 1 rounds up: there is no level above."""
+    full = convert(np.ones((1, 3), np.float32))
+    draws = convert(np.full((1, 3), 0.9999, np.float32))
+    np.testing.assert_array_equal(np.asarray(snap_states(65536, full, draws)), np.ones((1, 3)))
+
+
 def test_conductances_land_on_the_ends() -> None:
     """s = 0 and s = 1 are g_min and g_max to the bit."""
     g_min, g_max = 1 / 1e6, 1 / 1e5
@@ -159,6 +167,7 @@ def test_range_rules() -> None:
         ({"cell_bits": 2}, "mapping.weight_bits"),
         ({"weight_bits": 8, "levels": 16}, "device.levels: 16 is fewer"),
         ({"levels": 2}, "device.levels"),
+        ({"weight_bits": 4, "cell_bits": 2, "levels": 3}, "device.levels: 3 is fewer than the 4 levels"),
     ],
 )
 def test_impossible_codes_are_named(arguments: dict[str, object], words: str) -> None:

@@ -45,7 +45,7 @@ class WeightCode:
     cell_bits : int or None
         Bits of one device. Fewer than `weight_bits` slices the word; None means one device.
     levels : int or None
-        The device's own number of levels, at least 2 (3 unless differential); None is unlimited.
+        The device's own number of levels, at least 2 (3 unless differential or sliced); None is unlimited.
 
     Raises
     ------
@@ -69,7 +69,8 @@ class WeightCode:
                 raise ConfigError("mapping.cell_bits: given without mapping.weight_bits; give both")
             check_integer("mapping.cell_bits", self.cell_bits, minimum=1, maximum=self.weight_bits)
         if self.levels is not None:
-            check_integer("device.levels", self.levels, minimum=2 if self.kind == "differential" else 3)
+            digits = self.kind == "differential" or self.slices > 1
+            check_integer("device.levels", self.levels, minimum=2 if digits else 3)
             if self.cell_levels is not None and self.levels < self.cell_levels:
                 raise ConfigError(
                     f"device.levels: {self.levels} is fewer than the {self.cell_levels} levels that one cell "
@@ -299,7 +300,10 @@ def snap_states(levels: int, state: Any, uniform: Any = None) -> Any:
     xp = namespace(state)
     steps = float(levels - 1)
     scaled = state * steps
-    return (xp.round(scaled) if uniform is None else xp.floor(scaled + uniform)) / steps
+    if uniform is None:
+        return xp.round(scaled) / steps
+    # In float32 the sum may round up to the level above the last one.
+    return xp.clip(xp.floor(scaled + uniform), 0.0, steps) / steps
 
 
 def conductance_of(state: Any, g_min: float, g_max: float) -> Any:

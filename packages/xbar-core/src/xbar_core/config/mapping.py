@@ -91,10 +91,10 @@ class Mapping:
                 f"mapping.cell_bits: {self.cell_bits} with mapping.weight_bits = {self.weight_bits}; "
                 "a cell holds at most the whole weight: raise weight_bits, or leave cell_bits out"
             )
-        if self.kind != "differential" and self.device_bits == 1:
+        if self.kind != "differential" and self.weight_bits == 1:
             raise ConfigError(
-                f"mapping.kind: {self.kind!r} with 1-bit cells has the single level 2**1 - 1 = 1; "
-                "use kind = 'differential' or at least 2 bits"
+                f"mapping.weight_bits: 1 with mapping.kind = {self.kind!r} has the single level "
+                "2**1 - 1 = 1; use at least 2 bits, or kind = 'differential'"
             )
 
     @property
@@ -104,11 +104,15 @@ class Mapping:
 
     @property
     def device_levels(self) -> int | None:
-        """Levels asked of one device: ``2**bits`` (differential) or ``2**bits - 1``; None: a continuum."""
+        """Levels asked of one device; None: a continuum.
+
+        ``2**bits`` for the digits of a sliced word and for differential; ``2**bits - 1`` for an unsliced
+        balanced or offset weight, so that w = 0 is a level.
+        """
         bits = self.device_bits
         if bits is None:
             return None
-        return (1 << bits) - (0 if self.kind == "differential" else 1)
+        return (1 << bits) - (0 if self.kind == "differential" or self.slices > 1 else 1)
 
     @property
     def slices(self) -> int:

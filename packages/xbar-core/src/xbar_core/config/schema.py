@@ -103,6 +103,11 @@ class Chip:
                 f"{self.mapping.kind!r} asks of a device with {self.mapping.device_bits} bits; "
                 "lower mapping.cell_bits (or weight_bits)"
             )
+        if held == 2 and self.mapping.kind != "differential" and self.mapping.slices == 1:
+            raise ConfigError(
+                f"device.levels: 2 with mapping.kind = {self.mapping.kind!r}; a device of two states has no "
+                "middle for w = 0: use kind = 'differential', or slice the weight with mapping.cell_bits = 1"
+            )
         if self.update.snap != "off" and asked is None and held is None:
             raise ConfigError(
                 f"update.snap: {self.update.snap!r} without levels to snap to; "

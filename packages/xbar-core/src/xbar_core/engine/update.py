@@ -161,7 +161,7 @@ def _round(layout: Layout, state: Any, count: int, write: int) -> Any:
         uniform = array_like(draws, state)
         if state.shape[0] == 2:
             uniform = xp.concat([uniform, 1.0 - uniform])
-    return xp.clip(mapping.snap_states(levels, state, uniform), 0.0, 1.0)
+    return mapping.snap_states(levels, state, uniform)
 
 
 def pulse_update(

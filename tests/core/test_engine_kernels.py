@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from xbar_core.config import Adc, Input, preset
-from xbar_core.engine import Layout, decode, decode_folded, fused
+from xbar_core.engine import Layout, _kernels, decode, decode_folded, fused
 from xbar_core.periphery import adc, dac
 from xbar_core.slicing import Phases
 
@@ -55,6 +55,17 @@ def test_what_the_kernels_leave() -> None:
     assert not fused.add_converted(np.zeros((6, 4)).T, 1.0, Adc(bits=8), True, 1.0, total)
     assert not fused.add_converted(np.zeros((4, 6), np.float32), 1.0, Adc(bits=8), True, 1.0, total)
     assert fused.host_view(np.zeros(3, np.int64)) is None
+
+
+def test_one_thread_and_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers to the bit from the kernel of one thread and from that of many."""
+    config = Adc(bits=8, nonlinearity=[0.02])  # type: ignore[arg-type]
+    current = np.random.default_rng(0).normal(0.0, 1.0, (64, 3, 100))
+    one, many = np.empty((64, 100)), np.empty((64, 100))
+    assert fused.add_converted(current, 1.3, config, True, 0.7, one, fresh=True)
+    monkeypatch.setattr(_kernels, "PARALLEL_SIZE", 0)
+    assert fused.add_converted(current, 1.3, config, True, 0.7, many, fresh=True)
+    np.testing.assert_array_equal(many, one)
 
 
 def slow_fold(

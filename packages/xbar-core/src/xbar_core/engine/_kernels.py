@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba as nb
@@ -25,9 +26,11 @@ PARALLEL_SIZE = 1 << 22
 
 def _one_or_many(function: Callable[..., None]) -> Callable[..., None]:
     """Compile for one thread and for many; the size of the first argument chooses."""
-    options = {"error_model": "numpy", "nogil": True}
-    one = nb.njit(cache=True, **options)(function)
-    many = nb.njit(parallel=True, **options)(function)
+    # Numba's cache tells functions apart by their qualified names, not by their options.
+    twin = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_many")
+    twin.__qualname__ = twin.__name__
+    one = nb.njit(cache=True, error_model="numpy", nogil=True)(function)
+    many = nb.njit(cache=True, parallel=True, error_model="numpy", nogil=True)(twin)
 
     @functools.wraps(function)
     def call(first: Any, *rest: Any) -> None:

@@ -270,6 +270,11 @@ def read_wrong(shape: tuple[int, ...]) -> None:
             "array.cols",
         ),
         (lambda: Layout(preset("ideal"), 0, 2), ConfigError, "layout.inputs: 0"),
+        (
+            lambda: Layout(preset("ideal").with_values({"adc.bits": 1, "adc.subtract": "digital"}), 2, 2),
+            ConfigError,
+            "adc.bits: 1 with signed currents in the forward read",
+        ),
         (lambda: read_wrong((4, 8)), ShapeError, r"x: shape \(4, 8\) is not \(batch, \.\.\., 9\)"),
         (lambda: read_wrong((9,)), ShapeError, r"x: shape \(9,\)"),
         (lambda: update(*layer(preset("ideal"))[:3], np.zeros((7, 9))), ShapeError, r"step: shape \(7, 9\)"),

@@ -104,6 +104,14 @@ class Layout:
                 "input.bits: 1 with signed inputs; a signed 1-bit word has only the value 0: use at least "
                 "2 bits, or declare the layer's inputs unsigned"
             )
+        plans = (self.forward, self.backward) if self.chip.backward.mode == "crossbar" else (self.forward,)
+        for plan in plans:
+            if self.chip.adc.bits == 1 and not plan.unipolar:
+                raise ConfigError(
+                    f"adc.bits: 1 with signed currents in the {plan.direction} read; a signed 1-bit code has "
+                    "only the value 0: use at least 2 bits, or input.signed = 'two_phase' with adc.subtract "
+                    "= 'digital'"
+                )
 
     @cached_property
     def code(self) -> WeightCode:

@@ -35,7 +35,7 @@ setup: $(FULL) ## create .venv with the packages and all tools
 # The embedded digits are few: smaller batches make as many steps of them as they need.
 RECIPE = $(if $(DATA),--dataset mnist --data $(DATA) --batch 128 --epochs 5,--dataset digits --batch 32 --epochs 15)
 
-run: $(FULL) ## train LeNet-5 natively, on an ideal chip and on txsim-8bit (to runs/lenet5)
+run: $(FULL) demo ## what xbar does: circuits and chips (demo), then LeNet-5 trained natively and on chips
 	$(BIN)/xbar train --network lenet5 --preset txsim-8bit --compare native,ideal $(RECIPE) --out $(OUT) --force
 
 demo: $(BASE) ## solve an array with every circuit model, read a matrix on preset chips (to runs/demo)

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from xbar_core import mapping
+from xbar_core._arrays import to_numpy
 from xbar_core.config import Chip
 from xbar_core.config.mapping import MaxAbs
 from xbar_core.engine import (
@@ -412,8 +413,14 @@ class Crossbar:
         results = []
         for part, (layout, held) in enumerate(zip(self.layouts, self.states(state), strict=True)):
             block = step if self.parts == 1 else step[:, self.slice_of(part)]
+            buffers: dict[str, Any] = {**self.buffers(part)}
+            values: tuple[Any, Any] = held, block
+            if state.device.type == "cpu":
+                # Small operations cost less on NumPy's arrays; the memory is the same.
+                buffers = {name: to_numpy(value) for name, value in buffers.items()}
+                values = to_numpy(held), to_numpy(block)
             results.append(
-                update(layout, held, self.buffers(part), block, rate=rate, count=count, w_max=native)
+                update(layout, values[0], buffers, values[1], rate=rate, count=count, w_max=native)
             )
         return self.take(results)
 
@@ -422,9 +429,9 @@ class Crossbar:
         """Store the results of `update` or `pulse_update` of every array set and count one update."""
         state = self.state
         for part, (held, result) in enumerate(zip(self.states(state), results, strict=True)):
-            held.copy_(result.state)
+            held.copy_(torch.as_tensor(result.state))
             if result.words is not None:
-                self.buffers(part)["words"].copy_(result.words)
+                self.buffers(part)["words"].copy_(torch.as_tensor(result.words))
         self._projected = (state.data_ptr(), state._version)
         self.counters.updates += 1
         self.pulses.clear()

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from xbar_torch.calibration import LayerStatistics, calibrate, native_statistics
 from xbar_torch.conv import XbarConv1d, XbarConv2d, XbarConv3d
+from xbar_torch.convert import conversion_report, convert, to_native
 from xbar_torch.crossbar import Counters, Crossbar
 from xbar_torch.functional import crossbar_convolution, crossbar_linear
 from xbar_torch.group import MatrixGroup, link
 from xbar_torch.host import CrossbarModule, crossbars_of, finish_epoch
 from xbar_torch.linear import XbarLinear
+from xbar_torch.optim import PulseSGD
+from xbar_torch.recurrent import XbarGRU, XbarLSTM, XbarRNN
 
 __all__ = [
+    # layers
+    "XbarConv1d",
+    "XbarConv2d",
+    "XbarConv3d",
+    "XbarGRU",
+    "XbarLSTM",
+    "XbarLinear",
+    "XbarRNN",
+    # whole models
+    "conversion_report",
+    "convert",
+    "to_native",
+    # training
+    "LayerStatistics",
+    "PulseSGD",
+    "calibrate",
+    "finish_epoch",
+    "native_statistics",
+    # for layers of one's own
     "Counters",
     "Crossbar",
     "CrossbarModule",
     "MatrixGroup",
-    "XbarConv1d",
-    "XbarConv2d",
-    "XbarConv3d",
-    "XbarLinear",
     "crossbar_convolution",
     "crossbar_linear",
     "crossbars_of",
-    "finish_epoch",
     "link",
 ]
 __version__ = "0.1.0"

@@ -161,7 +161,7 @@ def test_current_noise_is_the_sum_of_its_devices() -> None:
     devices = matrix * (1.0 + sigma * normal(Purpose.READ_NOISE, trials, 6, 3))
     slow = np.einsum("i,tij->tj", voltages, devices) - voltages @ matrix
     draws = STREAM.normal_samples(Purpose.READ_NOISE, (3,), first=0, count=trials)
-    fast = read_noise.current_noise(np.tile(voltages, (trials, 1)), matrix, sigma, draws)
+    fast = read_noise.current_noise(np.tile(voltages, (trials, 1)), matrix**2, sigma, draws)
     exact = sigma * np.sqrt((voltages**2) @ matrix**2)
     for got in (slow, fast):
         np.testing.assert_allclose(got.std(axis=0), exact, rtol=4.0 / (2 * trials) ** 0.5)
@@ -222,7 +222,7 @@ def test_other_libraries(convert: Convert) -> None:
             faults.hold(state, kinds),
             faults.open_cells(state, kinds),
             drift.drift_factor(Drift(nu=0.1, nu_spread=0.1), 100.0, draws),
-            read_noise.current_noise(f(n[:, :, :3].copy()), f(n[:, :3, :].copy()), 0.1, draws),
+            read_noise.current_noise(f(n[:, :, :3].copy()), f(n[:, :3, :] ** 2), 0.1, draws),
             read_noise.noisy_conductance(state, 0.1, draws),
             programming.scatter_states(state, ProgrammingError(sigma=0.1), draws, G_MIN, G_MAX),
         ]

@@ -39,9 +39,10 @@ def run(
     st.integers(2, 9),
     st.sampled_from(["analog", "digital"]),
     st.sampled_from(["open", "g_min"]),
+    st.sampled_from(["bipolar", "two_phase"]),
 )
 def test_ideal_chip_is_a_matrix_product(
-    kind: str, inputs: int, outputs: int, rows: int, cols: int, subtract: str, unused: str
+    kind: str, inputs: int, outputs: int, rows: int, cols: int, subtract: str, unused: str, signed: str
 ) -> None:
     """Without limits y = x W, dx = dy W', dw = x' dy to rounding, for every mapping and array size."""
     chip = preset("ideal").with_values(
@@ -51,6 +52,7 @@ def test_ideal_chip_is_a_matrix_product(
             "array.cols": cols,
             "array.unused": unused,
             "adc.subtract": subtract,
+            "input.signed": signed,
         }
     )
     rng = np.random.default_rng(inputs * 100 + outputs)

@@ -20,6 +20,7 @@ from xbar_core.engine import (
     encode,
     forward,
     program,
+    read,
     read_energy,
     read_matrices,
     reprogram,
@@ -27,6 +28,7 @@ from xbar_core.engine import (
     update,
     weights,
 )
+from xbar_core.engine.matrices import physical_arrays
 
 
 def layer(
@@ -91,6 +93,35 @@ def test_programming_error_and_variation_have_their_sigma() -> None:
     assert np.std(stored / aimed) == pytest.approx(0.05, rel=0.05)
     read = conductances(layout, state, buffers)
     assert np.std(read / stored) == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("subtract", ["analog", "digital"])
+@pytest.mark.parametrize("cell", [None, 2])
+@pytest.mark.parametrize("kind", ["balanced", "differential", "offset"])
+def test_read_noise_has_its_deviation(kind: str, cell: int | None, subtract: str) -> None:
+    """Variances V^2 sigma^2 G_ni^2 of all devices behind an output add up, in both directions of read."""
+    values = {
+        "mapping": {"kind": kind, "weight_bits": 4, "cell_bits": cell},
+        "adc.subtract": subtract,
+        "device.read_noise": {"sigma": 0.05},
+        "wires": {"r_row": 20.0, "r_col": 20.0, "r_source": 100.0, "r_sense": 50.0},
+        "circuit": {"kind": "fcm"},
+    }
+    layout, state, buffers, _ = layer(preset("ideal").with_values(values), (5, 3))
+    (matrices,) = read_matrices([Request(layout, buffers, state)])
+    (arrays,) = physical_arrays(Request(layout, buffers, state)).values()
+    wires, count = layout.chip.wires, 20_000
+    for plan, lines in ((layout.forward, 5), (layout.backward, 3)):
+        drive = np.random.default_rng(lines).standard_normal(lines)
+        squares = effective_conductance(arrays[0], wires, direction=plan.direction) ** 2
+        if kind == "offset" and plan.direction == "forward":
+            squares = squares[..., :3] + squares[..., 3:]
+        elif kind == "offset":
+            squares = squares[:, :3, :]
+        gains = np.asarray(layout.code.gains)[:, None]
+        expected = 0.05 * np.sqrt((gains**2 * (drive**2 @ squares)).sum(axis=0)) / layout.g_range
+        y = read(layout, plan, matrices, buffers, Ranges(), np.tile(drive, (count, 1))).result
+        np.testing.assert_allclose(y.std(axis=0) / float(buffers["w_max"]), expected, rtol=0.03)
 
 
 def test_reprogramming_makes_room() -> None:

@@ -14,15 +14,15 @@ from typing import Any
 from xbar_core._arrays import namespace
 
 
-def current_noise(voltages: Any, matrix: Any, sigma: float, normal: Any) -> Any:
+def current_noise(voltages: Any, squares: Any, sigma: float, normal: Any) -> Any:
     """Return the noise of column currents.
 
     Parameters
     ----------
     voltages : array (..., batch, rows)
         Row voltages.
-    matrix : array (..., rows, cols)
-        Non-ideal conductance matrix.
+    squares : array (..., rows, cols)
+        Squares of the non-ideal conductances, summed over devices whose currents meet before the converter.
     sigma : float
         Relative read noise of one device.
     normal : array (..., batch, cols)
@@ -33,8 +33,8 @@ def current_noise(voltages: Any, matrix: Any, sigma: float, normal: Any) -> Any:
     array (..., batch, cols)
         In the unit of voltage times conductance.
     """
-    xp = namespace(voltages, matrix)
-    deviation = xp.sqrt(xp.matmul(voltages * voltages, matrix * matrix))
+    xp = namespace(voltages, squares)
+    deviation = xp.sqrt(xp.matmul(voltages * voltages, squares))
     deviation *= sigma
     deviation *= normal
     return deviation

@@ -13,7 +13,7 @@ from xbar_core import mapping
 from xbar_core._arrays import array_like, namespace
 from xbar_core.config.device import Device
 from xbar_core.devices.drift import drift_factor
-from xbar_core.devices.faults import HEALTHY, OPEN, draw_faults, hold, open_cells
+from xbar_core.devices.faults import HEALTHY, draw_faults, hold, open_cells
 from xbar_core.devices.read_noise import noisy_conductance
 from xbar_core.devices.update import Spread
 from xbar_core.devices.variation import deviations, update_spread, vary
@@ -166,9 +166,3 @@ def reference_conductance(layout: Layout, time: float | None = None) -> list[flo
     factor = _drift(device, time, None)
     at_start = mapping.reference_conductance(layout.code, device.g_min, device.g_max)
     return [g * (1.0 if factor is None else factor) for g in at_start]
-
-
-def count_open(buffers: Mapping[str, Any]) -> int:
-    """Return the number of open devices of a layer."""
-    faults = buffers.get("faults")
-    return 0 if faults is None else int(namespace(faults).sum(faults == OPEN))

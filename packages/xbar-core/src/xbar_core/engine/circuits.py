@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xbar_core._arrays import array_like, namespace, to_numpy
 from xbar_core.circuit._dispatch import effective_conductance, interpolation_apply, interpolation_begin
-from xbar_core.circuit.base import AAM, FCM, CircuitModel, Direction, Ideal, Interpolated, Wires
+from xbar_core.circuit.base import AAM, CircuitModel, Direction, Ideal, Interpolated, Wires
 from xbar_core.circuit.interpolated import InterpolationState
 
 Shape = tuple[int, int]
@@ -221,8 +221,3 @@ def _interpolate(job: Job) -> tuple[Arrays, Reference]:
     like = next(iter(job.arrays.values()))
     factor, offset = (array_like(np.concatenate(parts), like) for parts in (factors, offsets))
     return solved, Reference(factor, offset, job.update)
-
-
-def exact_model(model: CircuitModel) -> CircuitModel:
-    """Return the model that stands behind an interpolated one."""
-    return FCM(model.rtol) if isinstance(model, Interpolated) else model

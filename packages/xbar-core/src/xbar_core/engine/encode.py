@@ -55,7 +55,7 @@ def encode(layout: Layout, plan: ReadPlan, numbers: Any, full_scale: Any, call: 
         Saturated at the full scale, rounded half to even, bent by the DAC's curve.
     """
     if not plan.converts_input:
-        return Encoded(numbers, tuple(split(plan.phases, numbers)) if not plan.linear else (numbers,), 1.0)
+        return Encoded(numbers, tuple(split(plan.phases, numbers)), 1.0)
     chip, phases = layout.chip, plan.phases
     if chip.precision is None and not phases.serial and len(phases.signs) == 1:
         sent = fused.send(numbers, full_scale, phases, chip.input.nonlinearity)

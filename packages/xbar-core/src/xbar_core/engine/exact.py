@@ -165,7 +165,7 @@ def encode_vjp(layout: Layout, plan: ReadPlan, x: Any, sent: Encoded, volt_bars:
         if curve is not None and plan.converts_input:
             passed = passed * slope(held[k], curve)
         if len(phases.signs) == 2:
-            live = x > 0.0 if sign > 0.0 else x < 0.0
+            live = x >= 0.0 if sign > 0.0 else x < 0.0
             passed = xp.where(live, sign * passed, xp.zeros_like(passed))
         total = _plus(total, passed)
     if not plan.converts_input:

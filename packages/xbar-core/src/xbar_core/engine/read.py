@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from array_api_compat import device
 
 from xbar_core._arrays import namespace
+from xbar_core.devices.read_noise import current_noise
 from xbar_core.engine.call import Call
 from xbar_core.engine.decode import decode
 from xbar_core.engine.encode import Encoded, encode, sample_draws
@@ -67,21 +68,20 @@ def _currents(
     layout: Layout, plan: ReadPlan, matrix: Any, power: Any, encoded: Encoded, call: Call, array: int
 ) -> Iterator[Any]:
     xp = namespace(matrix)
+    purpose = Purpose.READ_NOISE if plan.direction == "forward" else Purpose.BACKWARD_READ_NOISE
     for volts in encoded.voltages:
         lead = tuple(volts.shape[:-1])
         flat = xp.reshape(volts, (-1, volts.shape[-1]))
         for plane in range(matrix.shape[0]):
             for start, stop in plan.bounds:
-                current = xp.matmul(flat[:, start:stop], matrix[plane, start:stop, :])
+                part = flat[:, start:stop]
+                current = xp.matmul(part, matrix[plane, start:stop, :])
                 current = xp.reshape(current, (*lead, matrix.shape[-1]))
                 if power is not None:
-                    part = flat[:, start:stop]
-                    variance = xp.matmul(part * part, power[plane, start:stop, :])
-                    spread = layout.current_noise * xp.sqrt(xp.reshape(variance, current.shape))
-                    purpose = (
-                        Purpose.READ_NOISE if plan.direction == "forward" else Purpose.BACKWARD_READ_NOISE
-                    )
-                    current = current + spread * sample_draws(layout, "normal", purpose, current, call, array)
+                    normal = sample_draws(layout, "normal", purpose, current, call, array)
+                    normal = xp.reshape(normal, (-1, matrix.shape[-1]))
+                    noise = current_noise(part, power[plane, start:stop, :], layout.current_noise, normal)
+                    current = current + xp.reshape(noise, current.shape)
                 array += 1
                 yield current
 

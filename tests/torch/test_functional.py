@@ -6,7 +6,6 @@ import copy
 import gc
 import io
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ def network(chip: Chip | str = QUIET) -> nn.Sequential:
 
 
 @pytest.fixture
-def solves(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def solves(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Number of layers in every call of the expensive step."""
     calls: list[int] = []
     real = group.read_matrices
@@ -42,7 +41,7 @@ def solves(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return real(requests)
 
     monkeypatch.setattr(group, "read_matrices", counted)
-    yield calls
+    return calls
 
 
 def train_step(model: nn.Module, x: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from pathlib import Path
 
@@ -237,7 +238,7 @@ def test_any_change_of_the_states_is_noticed() -> None:
     seen.append(layer(x))
     layer.state.data = layer.state.data * 0.9
     seen.append(layer(x))
-    assert all(not torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False))
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(seen))
 
 
 def test_states_return_into_their_range_in_training() -> None:

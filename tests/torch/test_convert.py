@@ -122,8 +122,11 @@ def test_patterns_choose_chips() -> None:
 
 def test_report_lists_everything() -> None:
     """Every module is listed with arrays and weights, or with the reason why it stays digital."""
+    looped = nn.RNN(3, 3)
+    looped.weight_ih_l0 = looped.weight_hh_l0
     model = nn.ModuleDict(
         {
+            "looped": looped,
             "embed": nn.Embedding(7, 12),
             "mlp": mlp(),
             "up": nn.ConvTranspose2d(2, 2, 3),
@@ -142,6 +145,7 @@ def test_report_lists_everything() -> None:
     assert reasons["mlp.norm"] == "normalisation is digital"
     assert "run it once" in reasons["lazy"]
     assert "parametrized" in reasons["normed"]
+    assert reasons["looped"] == "two of its own parameters are one"
     table = str(report)
     assert all(module.name in table for module in report.modules)
     assert "on 14 arrays" in table

@@ -192,6 +192,8 @@ def _twin(module: nn.Module, known: Mapping[type[nn.Module], Any]) -> tuple[Any,
         return None, _why_digital(module, known)
     if parametrize.is_parametrized(module):
         return None, "its weight is parametrized; remove_parametrizations first"
+    if len(list(module.parameters())) < len(list(module.named_parameters(remove_duplicate=False))):
+        return None, "two of its own parameters are one"
     weights = [(name, p) for name, p in module._parameters.items() if "weight" in name and p is not None]
     if not weights:
         return None, "its weight is computed by a hook; remove the reparametrization or pruning first"

@@ -94,6 +94,23 @@ def test_gradients_of_the_input_projections() -> None:
     torch.testing.assert_close(bias, native.in_proj_bias.grad, rtol=1e-11, atol=1e-12)
 
 
+def test_exact_gradient_is_the_derivative() -> None:
+    """gradcheck through wires and the attention product: states and input."""
+    chip = preset("txsim-8bit").with_("backward", {"mode": "exact"})
+    for field in ("input", "adc"):
+        chip = chip.with_(f"{field}.bits", None).with_(f"{field}.nonlinearity", None)
+    torch.manual_seed(0)
+    native = nn.MultiheadAttention(4, 2, batch_first=True, dtype=torch.float64)
+    layer = XbarMultiheadAttention.from_native(native, chip).eval()
+    x = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def outputs(x: Tensor, *_: Tensor) -> Tensor:
+        result: Tensor = layer(x, x, x, need_weights=False)[0]
+        return result
+
+    assert torch.autograd.gradcheck(outputs, (x, *layer.parameters()), eps=1e-6, atol=1e-8, rtol=1e-5)
+
+
 def test_one_sample_and_weights_of_every_head() -> None:
     """Without a batch axis, and with weights that are not averaged over heads."""
     layer, native = pair()

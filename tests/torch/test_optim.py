@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from xbar_core.config import Chip, preset
@@ -424,3 +425,36 @@ def test_other_optimizers_keep_states_in_range():
         assert layer.state.min() >= 0
         assert layer.state.max() <= 1
     assert all(torch.isfinite(torch.tensor(losses)))
+
+
+def test_hardware_aware_training_with_adam():
+    """Adam on the states, through the true derivative of the 8-bit chip, teaches an MLP real digits."""
+    raw = load_digits()
+    x = torch.from_numpy(raw.data / 16.0).float()
+    target = torch.from_numpy(raw.target)
+    torch.manual_seed(0)
+    chip = preset("txsim-8bit").with_values({"backward.mode": "exact"})
+    model = nn.Sequential(
+        XbarLinear(64, 32, config=chip, name=0), nn.ReLU(), XbarLinear(32, 10, config=chip, name=1)
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    before = accuracy(model, x[1200:], target[1200:])
+    for step in range(120):
+        batch = torch.arange(step * 64, (step + 1) * 64) % 1200
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[batch]), target[batch]).backward()
+        optimizer.step()
+        model(x[:1])
+        for layer in (model[0], model[2]):
+            assert layer.state.min() >= 0.0
+            assert layer.state.max() <= 1.0
+    assert before < 0.3
+    assert accuracy(model, x[1200:], target[1200:]) > 0.85
+
+
+def accuracy(model, x, target):
+    model.eval()
+    with torch.no_grad():
+        share = (model(x).argmax(dim=1) == target).float().mean().item()
+    model.train()
+    return share

@@ -422,6 +422,8 @@ def test_jump_tables_exclude_the_exponential_law() -> None:
             apply_overrides(Chip(device=device), [override])
     with pytest.raises(ConfigError, match="the table already holds the noise"):
         apply_overrides(Chip(device=device), ["update.noise.law=sqrt", "update.noise.gamma=1"])
+    with pytest.raises(ConfigError, match="a table has no v to spread"):
+        apply_overrides(Chip(device=device), ["device.variation.sigma_v=0.1"])
 
 
 def test_files_named_in_a_chip_file_are_read_beside_it(tmp_path: Path) -> None:

@@ -250,6 +250,24 @@ def test_stage_report_names_the_culprit() -> None:
         assert 0.0 < report[-1].snr_db < 60.0
 
 
+def test_measured_devices_are_written_by_whole_pulses() -> None:
+    """A jump table of one sure change: the engine writes whole pulses of it, the right number on average."""
+    jump = 9e-8  # a hundredth of the range
+    up, down = (
+        {"conductance": [1e-6, 1e-5], "cdf": [0.0, 1.0], "dg": [[change] * 2] * 2} for change in (jump, -jump)
+    )
+    device = {"kind": "jump-table", "r_min": 1e5, "r_max": 1e6, "up": up, "down": down}
+    chip = preset("ideal").with_values({"device": device, "mapping.w_max": {"rule": "fixed", "value": 1.0}})
+    layout = Layout(chip, 60, 60)
+    state, buffers = program(layout, np.zeros((60, 60)))
+    written = update(layout, state, buffers, np.full((60, 60), 0.05), rate=1.0)
+    pulses = (written.state - state) * 100.0
+    np.testing.assert_allclose(pulses, np.rint(pulses), atol=1e-9)
+    assert set(np.rint(pulses[0]).ravel()) == {2.0, 3.0}
+    assert set(np.rint(pulses[1]).ravel()) == {-2.0, -3.0}
+    assert weights(layout, written.state, buffers).mean() == pytest.approx(0.05, abs=1e-3)
+
+
 def test_fixed_point_words_and_mean() -> None:
     """16-bit training: weights are words of w_max / 32767; stochastic rounding keeps small steps alive."""
     chip = preset("ideal").with_values(

@@ -135,6 +135,11 @@ class Chip:
                     f"update.noise.law: {update.noise.law!r} with device.kind = 'jump-table'; "
                     "the table already holds the noise: use law = 'none'"
                 )
+            if self.device.variation is not None and self.device.variation.sigma_v > 0.0:
+                raise ConfigError(
+                    f"device.variation.sigma_v: {self.device.variation.sigma_v} with device.kind = "
+                    "'jump-table'; a table has no v to spread: leave it out"
+                )
 
     def _check_backward(self) -> None:
         if self.input.bits == 1 and self.backward.mode == "crossbar":

@@ -15,7 +15,7 @@ from xbar_core.config.device import Device
 from xbar_core.devices.drift import drift_factor
 from xbar_core.devices.faults import HEALTHY, draw_faults, hold, open_cells
 from xbar_core.devices.read_noise import noisy_conductance
-from xbar_core.devices.update import Spread
+from xbar_core.devices.update import NOMINAL, Spread
 from xbar_core.devices.variation import deviations, update_spread, vary
 from xbar_core.engine.layout import Layout
 from xbar_core.random import Purpose
@@ -63,7 +63,9 @@ def frozen_draws(layout: Layout, like: Any) -> dict[str, Any]:
 
 
 def spread_of(layout: Layout, buffers: Mapping[str, Any]) -> Spread:
-    """Return how the layer's devices differ in their updates."""
+    """Return how the layer's devices differ in their updates; cells of sliced words are rewritten."""
+    if layout.code.slices > 1:
+        return NOMINAL
     return update_spread(
         layout.chip.device,
         layout.chip.update,

@@ -352,3 +352,13 @@ def test_per_batch_conductances_are_drawn_for_every_call() -> None:
         layer = layer_on(CHIPS[name])
         layer.eval()
         assert torch.equal(layer(x), layer(x)) == equal
+
+
+def test_vanishing_errors_convert_to_zero() -> None:
+    """Errors too small for float32 to have an inverse give zero gradients, not NaN."""
+    layer = layer_on(QUIET)
+    x = torch.rand(2, 70, requires_grad=True)
+    y = layer(x)
+    y.backward(torch.full_like(y, 1e-42))
+    assert x.grad.abs().max() == 0.0
+    assert layer.state.grad.abs().max() == 0.0

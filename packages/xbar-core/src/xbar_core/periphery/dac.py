@@ -45,12 +45,16 @@ def ratio(values: Any, full_scale: Any, signed: bool) -> Any:
     return xp.clip(values * inverse(full_scale), -1.0 if signed else 0.0, 1.0)
 
 
+_UNDERFLOW = 1e-37
+"""Full scales whose inverse float32 cannot hold; numbers that small convert to 0."""
+
+
 def inverse(full_scale: Any) -> Any:
-    """Return ``1 / full_scale``, and 0 for a full scale of 0; float or 0-d array."""
+    """Return ``1 / full_scale``, and 0 for a full scale of 0 (to float32's underflow); float or 0-d array."""
     if isinstance(full_scale, float | int):
-        return 1.0 / full_scale if full_scale > 0.0 else 0.0
+        return 1.0 / full_scale if full_scale > _UNDERFLOW else 0.0
     xp = namespace(full_scale)
-    empty = full_scale <= 0.0
+    empty = full_scale <= _UNDERFLOW
     one = xp.ones_like(full_scale)
     return xp.where(empty, 0.0 * one, one / xp.where(empty, one, full_scale))
 

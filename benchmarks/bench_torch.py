@@ -4,6 +4,7 @@
 
 One step is forward, loss, backward and update (momentum 0.9), the matrices of the updated states included;
 it is split into matrices, the rest of the forward, backward and update.
+On a machine that does other work too, OMP_WAIT_POLICY=passive keeps threads from waiting for one another.
 Ranges of the converters are frozen first: that is the state in which training spends its time.
 """
 

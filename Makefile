@@ -33,7 +33,7 @@ help: ## list the targets
 setup: $(FULL) ## create .venv with the packages and all tools
 
 # The embedded digits are few: smaller batches make as many steps of them as they need.
-RECIPE = $(if $(DATA),--dataset mnist --data $(DATA) --batch 128 --epochs 5,--dataset digits --batch 32 --epochs 15)
+RECIPE = $(if $(DATA),--dataset mnist --data $(DATA) --batch 128 --epochs 5,--dataset digits --batch 32 --lr 0.02 --epochs 20)
 
 run: $(FULL) demo ## what xbar does: circuits and chips (demo), then LeNet-5 trained natively and on chips
 	$(BIN)/xbar train --network lenet5 --preset txsim-8bit --compare native,ideal $(RECIPE) --out $(OUT) --force

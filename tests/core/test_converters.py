@@ -340,8 +340,24 @@ def test_evaluation_uses_what_was_tracked() -> None:
     state = ranges.observe(ranges.RangeState(), rule, 4.0)
     assert not ranges.needs_statistic(state, rule, training=False)
     assert ranges.needs_statistic(state, rule, training=True)
-    assert ranges.full_scale(state, rule, 99.0) == 4.0
+    assert ranges.full_scale(state, rule) == 4.0
     assert ranges.full_scale(ranges.RangeState(), rule, 99.0) == 99.0
+
+
+def test_a_learning_range_does_not_clip() -> None:
+    """While it learns, a tracked range covers the call at hand; a smaller call leaves the average."""
+    rule = TrackedRange(batches=10)
+    state = ranges.observe(ranges.RangeState(), rule, 4.0)
+    assert ranges.full_scale(state, rule, 99.0) == 99.0
+    assert ranges.full_scale(state, rule, 1.0) == 4.0
+
+
+def test_the_average_forgets() -> None:
+    """Activations that grew tenfold leave nothing of the early scale in the range after some windows."""
+    rule, state = TrackedRange(batches=2000), ranges.RangeState()
+    for value in [1.0] * 100 + [10.0] * 1000:
+        state = ranges.observe(state, rule, value)
+    assert state.value == pytest.approx(10.0 - 9.0 * (1 - 1 / ranges.WINDOW) ** 1000, rel=1e-12)
 
 
 def test_dynamic_and_fixed_ranges() -> None:

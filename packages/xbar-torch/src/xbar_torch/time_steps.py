@@ -15,7 +15,7 @@ class TimeSteps(Crossbar):
     The matrices are computed before the first step and are the same in every step, conductances that are
     drawn for each batch included. Every step is a call of its own, so its noise is its own. What the
     forward converters learn of the sequence is one observation, the largest of its steps: a range that is
-    averaged over the first 100 batches is not filled by the steps of a few. (In the backward read every
+    averaged over the first batches is not filled by the steps of a few. (In the backward read every
     step counts.)
 
     Parameters

@@ -28,7 +28,7 @@ class TrackedRange:
     percentile : float or None
         Percent, above 0 and at most 100; given exactly when `statistic` is ``percentile``.
     batches : int or None
-        Number of training batches averaged. Without `batches` and `epochs` it is 100.
+        Number of training batches averaged. Without `batches` and `epochs` it is 1000.
     epochs : int or None
         Number of training epochs averaged, instead of `batches`.
     """
@@ -54,7 +54,7 @@ class TrackedRange:
                 f"epochs: {self.epochs!r} given beside batches = {self.batches!r}; give one of the two"
             )
         if self.batches is None and self.epochs is None:
-            object.__setattr__(self, "batches", 100)
+            object.__setattr__(self, "batches", 1000)
         for name in ("batches", "epochs"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum=1)

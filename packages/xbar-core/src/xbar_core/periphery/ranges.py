@@ -3,6 +3,11 @@
 Rules: ``dynamic`` takes the statistic of the call at hand; ``tracked`` averages a statistic over the first
 batches (or epochs) of training and keeps it, so that a result does not depend on its batch mates;
 ``fixed`` is a number. The state is two numbers and belongs to the caller, who saves it with the model.
+
+While a tracked range learns, a training call never clips: it takes the larger of the average and its own
+statistic. Early in training activations grow tenfold within an epoch, and a range that lags behind them
+keeps a network from learning (the crossbar backward pass does not see the clipping). For the same reason
+the average forgets: it covers the last `WINDOW` batches.
 """
 
 from __future__ import annotations
@@ -14,13 +19,17 @@ from xbar_core._arrays import namespace
 from xbar_core.config.ranges import AnyRange, FixedRange, TrackedRange
 
 
+WINDOW = 100
+"""Batches that a tracked average covers, the last ones observed."""
+
+
 class RangeState(NamedTuple):
     """What a range has learned.
 
     Attributes
     ----------
     value : float
-        Mean statistic of the batches observed.
+        Mean statistic of the last `WINDOW` batches observed.
     batches : int
         Number of batches observed; 0 means not calibrated.
     """
@@ -88,7 +97,7 @@ def observe(state: RangeState, rule: AnyRange, value: float, epoch: int = 0) -> 
     if is_frozen(state, rule, epoch) or not isinstance(rule, TrackedRange) or value <= 0.0:
         return state
     batches = state.batches + 1
-    return RangeState(state.value + (value - state.value) / batches, batches)
+    return RangeState(state.value + (value - state.value) / min(batches, WINDOW), batches)
 
 
 def full_scale(state: RangeState, rule: AnyRange, value: Any = None, *, unit: float = 1.0) -> Any:
@@ -101,14 +110,14 @@ def full_scale(state: RangeState, rule: AnyRange, value: Any = None, *, unit: fl
     rule : DynamicRange, TrackedRange or FixedRange
         The rule in force.
     value : float, 0-d array or None
-        Statistic of the call: taken by ``dynamic``, and by ``tracked`` before the first observation.
-        It is returned as it came, so a device array costs no transfer.
+        Statistic of the call. ``dynamic`` returns it as it came, so a device array costs no transfer;
+        ``tracked`` takes it where it is larger than what was learned, or nothing was learned yet.
     unit : float
         What one unit of the statistic is worth in the unit of a fixed range: ampere for an ADC, else 1.
     """
     if isinstance(rule, FixedRange):
         return rule.value / unit
     if isinstance(rule, TrackedRange) and state.batches > 0:
-        return state.value
+        return state.value if value is None else max(state.value, float(value))
     assert value is not None, "a range that has learned nothing needs the statistic of the call"
     return value

@@ -9,9 +9,11 @@ from xbar_torch.crossbar import Counters, Crossbar
 from xbar_torch.functional import crossbar_convolution, crossbar_linear
 from xbar_torch.group import MatrixGroup, link
 from xbar_torch.host import CrossbarModule, crossbars_of, finish_epoch
+from xbar_torch.inspect import Inspection, LayerInspection, inspect
 from xbar_torch.linear import XbarLinear
-from xbar_torch.optim import PulseSGD
+from xbar_torch.optim import PulseSGD, WriteCounts
 from xbar_torch.recurrent import XbarGRU, XbarLSTM, XbarRNN
+from xbar_torch.report import ConversionReport, ModuleReport
 
 __all__ = [
     # layers
@@ -23,12 +25,18 @@ __all__ = [
     "XbarLinear",
     "XbarRNN",
     # whole models
+    "ConversionReport",
+    "Inspection",
+    "LayerInspection",
+    "ModuleReport",
     "conversion_report",
     "convert",
+    "inspect",
     "to_native",
     # training
     "LayerStatistics",
     "PulseSGD",
+    "WriteCounts",
     "calibrate",
     "finish_epoch",
     "native_statistics",

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from xbar_core._arrays import namespace
 from xbar_core.config.ranges import AnyRange, FixedRange, TrackedRange
 
-
 WINDOW = 100
 """Batches that a tracked average covers, the last ones observed."""
 

@@ -6,24 +6,47 @@ they survive ``fork`` and may be used from several Python threads at once.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numba
 
 SLICES_PER_THREAD = 4
+"""Slices are few, to keep calls few, and more than one for each thread, to even out what takes longer."""
 
 
 def run_parallel(work: Callable[[int, int], None], count: int) -> None:
-    """Call ``work(start, stop)`` for slices of ``range(count)`` on ``numba.get_num_threads()`` threads."""
+    """Call ``work(start, stop)`` for slices of ``range(count)`` on ``numba.get_num_threads()`` threads.
+
+    The calling thread is one of them. The first exception ends what has not begun and is raised here.
+    """
     threads = min(count, numba.get_num_threads())
     if threads <= 1:
         work(0, count)
         return
-    # A few slices for each thread: even out what takes longer, and keep the calls few.
     slices = min(count, SLICES_PER_THREAD * threads)
-    ends = [count * k // slices for k in range(slices + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, a, b) for a, b in pairwise(ends)]:
-            done.result()
+    waiting = list(pairwise(count * k // slices for k in range(slices + 1)))
+    waiting.reverse()
+    errors: list[BaseException] = []
+
+    def drain() -> None:
+        while True:
+            try:
+                start, stop = waiting.pop()
+            except IndexError:
+                return
+            try:
+                work(start, stop)
+            except BaseException as error:
+                waiting.clear()
+                errors.append(error)
+
+    helpers = [threading.Thread(target=drain) for _ in range(threads - 1)]
+    for helper in helpers:
+        helper.start()
+    drain()
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]

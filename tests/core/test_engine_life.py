@@ -24,6 +24,7 @@ from xbar_core.engine import (
     read_energy,
     read_matrices,
     reprogram,
+    saturated_weights,
     stage_report,
     update,
     weights,
@@ -346,3 +347,13 @@ def test_backward_wires_are_the_reversed_ones() -> None:
     np.testing.assert_allclose(
         matrices.backward[0], (expected[0] - expected[1]).T / layout.g_range, rtol=0, atol=1e-9
     )
+
+
+def test_weights_beyond_a_fixed_range_are_counted() -> None:
+    """Programming clips what does not fit, and says how many weights that are."""
+    chip = preset("ideal").with_("mapping.w_max", {"rule": "fixed", "value": 1.0})
+    weight = np.array([[0.5, -1.5], [1.0, 2.0], [-1.0, 0.0]])
+    layout = Layout(chip, 3, 2)
+    state, buffers = program(layout, weight)
+    assert saturated_weights(weight, buffers) == 2
+    np.testing.assert_allclose(weights(layout, state, buffers), np.clip(weight, -1.0, 1.0), rtol=1e-12)

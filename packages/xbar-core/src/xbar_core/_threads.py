@@ -7,7 +7,8 @@ they survive ``fork`` and may be used from several Python threads at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numba
@@ -17,32 +18,37 @@ SLICES_PER_THREAD = 4
 
 
 def run_parallel(work: Callable[[int, int], None], count: int) -> None:
-    """Call ``work(start, stop)`` for slices of ``range(count)`` on ``numba.get_num_threads()`` threads.
-
-    The calling thread is one of them. The first exception ends what has not begun and is raised here.
-    """
+    """Call ``work(start, stop)`` for slices of ``range(count)`` on ``numba.get_num_threads()`` threads."""
     threads = min(count, numba.get_num_threads())
     if threads <= 1:
         work(0, count)
         return
     slices = min(count, SLICES_PER_THREAD * threads)
-    waiting = list(pairwise(count * k // slices for k in range(slices + 1)))
-    waiting.reverse()
+    ends = pairwise(count * k // slices for k in range(slices + 1))
+    run_all([partial(work, start, stop) for start, stop in ends])
+
+
+def run_all(pieces: Sequence[Callable[[], None]]) -> None:
+    """Call all `pieces`, in about their order, on ``numba.get_num_threads()`` threads.
+
+    The calling thread is one of them. The first exception ends what has not begun and is raised here.
+    """
+    waiting = list(reversed(pieces))
     errors: list[BaseException] = []
 
     def drain() -> None:
         while True:
             try:
-                start, stop = waiting.pop()
+                piece = waiting.pop()
             except IndexError:
                 return
             try:
-                work(start, stop)
+                piece()
             except BaseException as error:
                 waiting.clear()
                 errors.append(error)
 
-    helpers = [threading.Thread(target=drain) for _ in range(threads - 1)]
+    helpers = [threading.Thread(target=drain) for _ in range(min(len(pieces), numba.get_num_threads()) - 1)]
     for helper in helpers:
         helper.start()
     drain()

@@ -26,6 +26,7 @@ from xbar_core.engine.program import (
     device_counts,
     program,
     reprogram,
+    saturated_weights,
     weights,
 )
 from xbar_core.engine.ranges import Ranges
@@ -70,6 +71,7 @@ __all__ = [
     "read_matrices",
     "reprogram",
     "residual_of",
+    "saturated_weights",
     "stage_report",
     "update",
     "vjp",

@@ -7,7 +7,6 @@ stay on it and take the array-API ladder.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from array_api_compat import is_torch_array
 from numpy.typing import NDArray
 
 from xbar_core._arrays import array_like, namespace, to_numpy
+from xbar_core._threads import run_all
 from xbar_core.circuit._dispatch import effective_conductance, interpolation_apply, interpolation_begin
 from xbar_core.circuit.base import AAM, CircuitModel, Direction, Ideal, Interpolated, Wires
 from xbar_core.circuit.interpolated import InterpolationState
@@ -132,15 +132,12 @@ class _Task(NamedTuple):
 
 
 def _run(tasks: list[_Task]) -> None:
-    """Run all pieces: in one pool of threads, largest first, or at once where a pool costs more."""
-    threads = min(numba.get_num_threads(), len(tasks))
-    if threads < 2 or sum(task.work for task in tasks) < _POOL_WORK:
+    """Run all pieces: on all threads, largest first, or on this one where threads cost more."""
+    if min(numba.get_num_threads(), len(tasks)) < 2 or sum(task.work for task in tasks) < _POOL_WORK:
         for task in tasks:
             task.run()
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(_Task.run, sorted(tasks, key=lambda task: -task.work)):
-            pass
+    run_all([task.run for task in sorted(tasks, key=lambda task: -task.work)])
 
 
 def _split_host(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xbar_core import mapping
-from xbar_core._arrays import array_like, namespace
+from xbar_core._arrays import array_like, namespace, to_numpy
 from xbar_core._checks import check_number
 from xbar_core.config.mapping import FixedWeight, MaxAbs
 from xbar_core.devices.faults import count_faults
@@ -94,6 +94,16 @@ def program(
         normal = layout.stream.normal(Purpose.PROGRAMMING, layout.state_shape, step=count)
         state = scatter_states(state, error, array_like(normal, state), chip.device.g_min, chip.device.g_max)
     return Programmed(held(frozen, state), frozen)
+
+
+def saturated_weights(weight: Any, buffers: Mapping[str, Any]) -> int:
+    """Return how many weights (in, out) lie beyond the range that they were programmed with.
+
+    They are stored at the end of the range. `update` counts its own, and `reprogram` gives a new range.
+    """
+    xp = namespace(weight)
+    beyond = xp.abs(weight) > array_like(to_numpy(buffers["w_max"]), weight)
+    return int(xp.sum(xp.astype(beyond, xp.int64)))
 
 
 def _range(layout: Layout, weight: Any, w_max: float | None) -> float:

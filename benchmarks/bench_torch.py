@@ -5,7 +5,7 @@
 One step is forward, loss, backward and update (momentum 0.9), the matrices of the updated states included;
 it is split into matrices, the rest of the forward, backward and update.
 On a machine that does other work too, OMP_WAIT_POLICY=passive keeps threads from waiting for one another.
-Ranges of the converters are frozen first: that is the state in which training spends its time.
+Converters learn their ranges meanwhile, as they do in the first 1000 batches of training.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=["lenet5", "mlp"], choices=MODELS)
     parser.add_argument("--chip", nargs="+", default=list(CHIPS), choices=CHIPS)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--warm", type=int, default=101, help="steps before timing; ranges freeze after 100")
+    parser.add_argument("--warm", type=int, default=101, help="steps before timing; ranges learn for 1000")
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
     for name in options.model:

@@ -15,10 +15,10 @@ class Convert:
     """Turn NumPy arrays into arrays of one library, imported at the first use."""
 
     def __init__(self, library: str) -> None:
-        self.library = library
+        self.name = library
 
     def __call__(self, array: NDArray[Any]) -> Any:
-        return importlib.import_module(self.library).asarray(np.asarray(array))
+        return importlib.import_module(self.name).asarray(np.asarray(array))
 
 
 def _parameter(library: str) -> Any:

@@ -71,7 +71,7 @@ def plan(rows: int, cols: int) -> Array:
                 stack[depth, 1 - half] = cut
             stack[depth, 4] = 0
             depth += 1
-    return blocks[:count].copy()
+    return blocks[:count].astype(np.int32)
 
 
 @kernel

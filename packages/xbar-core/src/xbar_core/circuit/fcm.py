@@ -117,8 +117,8 @@ class Elimination:
         self.factor = np.empty(factor if keep else 0)
         resistances = (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)
         conductances = tuple(1.0 / (r * largest) if r > 0 else _elimination.PERFECT for r in resistances)
-        matrix = _elimination.eliminate(
+        self.matrix: Array = _elimination.eliminate(
             scaled, conductances, self.blocks, memory[:front], memory[front : front + stack], self.factor
         )
-        self.matrix: Array = matrix * largest
+        self.matrix *= largest
         self.nodes: Array = memory[:nodes].reshape(-1, LANES)

@@ -23,6 +23,7 @@ from typing import Any
 import numba
 import numpy as np
 import scipy.sparse as sparse
+from machine import describe
 from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
@@ -154,6 +155,7 @@ def scaling() -> None:
 
 
 if __name__ == "__main__":
+    print(describe("numpy", "scipy", "numba"))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scaling", action="store_true", help="time against size and resistance")
     (scaling if parser.parse_args().scaling else targets)()

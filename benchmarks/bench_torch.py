@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import describe
 from torch import Tensor, nn
 
 from xbar_core.config import Chip, preset
@@ -122,4 +123,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    print(describe("numpy", "numba", "torch"))
     main()

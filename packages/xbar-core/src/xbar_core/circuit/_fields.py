@@ -11,7 +11,6 @@ from xbar_core.circuit import _elimination
 from xbar_core.circuit._kernels import Ladder, make_ladder
 from xbar_core.circuit._lanes import LANES
 from xbar_core.circuit._sweeps import hopeless, sweep_exactly, sweep_voltages
-from xbar_core.circuit.aam import scaled_resistances
 from xbar_core.circuit.base import DEFAULT_RTOL, Wires
 from xbar_core.circuit.fcm import MAX_SWEEPS, Elimination, turn
 
@@ -103,7 +102,7 @@ class Fields:
         rows, m = self._g.shape
         dtype = self._g.dtype
         largest = self._g.max()
-        resistances = scaled_resistances(self._wires, largest)
+        resistances = _scaled_resistances(self._wires, largest)
         if self._ladder is None:
             self._ladder = make_ladder(np.ascontiguousarray(self._g / largest), *resistances)
         ladder = self._ladder
@@ -139,3 +138,9 @@ class Fields:
             nodes[2 * rows * cols + rows :, : outputs.shape[1]] = outputs
         _elimination.potentials(rows, cols, kept.blocks, kept.factor, nodes)
         return nodes
+
+
+def _scaled_resistances(wires: Wires, largest: Any) -> list[Any]:
+    """Return the four resistances times the largest conductance, in its dtype."""
+    scalar = np.asarray(largest).dtype.type
+    return [scalar(r * float(largest)) for r in (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)]

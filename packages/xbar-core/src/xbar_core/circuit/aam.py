@@ -55,9 +55,3 @@ def aam_matrices(conductance: Array, wires: Wires, order: int) -> Array:
 
     run_parallel(work, conductance.shape[0])
     return result
-
-
-def scaled_resistances(wires: Wires, largest: Any) -> list[Any]:
-    """Return the four resistances times the largest conductance, in its dtype."""
-    scalar = np.asarray(largest).dtype.type
-    return [scalar(r * float(largest)) for r in (wires.r_row, wires.r_col, wires.r_source, wires.r_sense)]

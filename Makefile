@@ -18,8 +18,10 @@ override DATA := $(strip $(DATA))
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# .base: the core and every tool, no deep-learning framework. .full: torch as well.
+CORE := packages/xbar-core[cli,plots,lab,sweep,tensorboard]
+# .base: the core and every tool, no deep-learning framework. .torch: PyTorch as well. .full: TensorFlow too.
 BASE := .venv/.base
+TORCH := .venv/.torch
 FULL := .venv/.full
 INPUTS := pyproject.toml constraints.txt $(wildcard packages/*/pyproject.toml)
 
@@ -35,7 +37,7 @@ setup: $(FULL) ## create .venv with the packages and all tools
 # The embedded digits are few: smaller batches make as many steps of them as they need.
 RECIPE = $(if $(DATA),--dataset mnist --data $(DATA) --batch 128 --epochs 5,--dataset digits --batch 32 --lr 0.02 --epochs 20)
 
-run: $(FULL) demo ## what xbar does: circuits and chips (demo), then LeNet-5 trained natively and on chips
+run: $(TORCH) demo ## what xbar does: circuits and chips (demo), then LeNet-5 trained natively and on chips
 	$(BIN)/xbar train --network lenet5 --preset txsim-8bit --compare native,ideal $(RECIPE) --out $(OUT) --force
 
 demo: $(BASE) ## solve an array with every circuit model, read a matrix on preset chips (to runs/demo)
@@ -44,7 +46,7 @@ demo: $(BASE) ## solve an array with every circuit model, read a matrix on prese
 test: $(FULL) ## run the test suite
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-test-core: $(BASE) ## run the core's tests, without torch
+test-core: $(BASE) ## run the core's tests, without torch and TensorFlow
 	$(BIN)/python -m pytest -n $(JOBS) tests/core tests/test_architecture.py $(ARGS)
 
 test-slow: $(FULL) ## run the tests that are too slow for every day
@@ -103,10 +105,14 @@ $(BASE): $(INPUTS)
 	fi
 	@# pip older than 25.1 does not know dependency groups
 	@if ! $(PIP) install --help | grep -q -- --group; then $(PIP) install -q --upgrade "pip>=25.1"; fi
-	$(PIP) install -q -c constraints.txt --group dev -e "packages/xbar-core[cli,plots,lab]"
+	$(PIP) install -q -c constraints.txt --group dev -e "$(CORE)"
 	@touch $@
 
-$(FULL): $(BASE)
+$(TORCH): $(BASE)
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --group torch \
-	  -e "packages/xbar-core[cli,plots,lab]" -e "packages/xbar-torch[lab]"
+	  -e "$(CORE)" -e "packages/xbar-torch[lab]"
+	@touch $@
+
+$(FULL): $(TORCH)
+	$(PIP) install -q -c constraints.txt --group tf -e "$(CORE)" -e "packages/xbar-tf[lab]"
 	@touch $@

@@ -1,0 +1,1 @@
+"""Keras layers that run and train on simulated resistive crossbar chips, on the TensorFlow backend."""

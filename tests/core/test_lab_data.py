@@ -72,6 +72,9 @@ def make(folder):
 def wrong(folder):
     return 3
 
+def broken(folder):
+    return [][folder]
+
 number = 3
 """
 
@@ -86,6 +89,7 @@ def test_own_data_set_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "own_data_for_test:mak": "has no 'mak', did you mean 'make'",
         "own_data_for_test:number": "holds no callable 'number'",
         "own_data_for_test:wrong": "returned a int; it must return",
+        "own_data_for_test:broken": r"failed: TypeError: .* \(own_data_for_test.py, line 13\)",
         "own_data_nowhere:make": "cannot import 'own_data_nowhere'",
     }.items():
         with pytest.raises(ConfigError, match=text):

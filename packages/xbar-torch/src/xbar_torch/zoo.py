@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from xbar_core._checks import check_integer, nearest
 from xbar_core.errors import ConfigError, ShapeError
+from xbar_core.lab.importing import is_import_path
+from xbar_torch.own_network import own_network
 
 
 class MLP(nn.Module):
@@ -300,7 +302,9 @@ def build(name: str, classes: int, image_shape: Sequence[int]) -> nn.Module:
     Parameters
     ----------
     name : str
-        A name of `network_names`.
+        A name of `network_names`, or the import path of the user's own function,
+        ``package.module:function``, which is called with ``classes`` and ``image_shape`` and returns a
+        module.
     classes : int
         Number of outputs.
     image_shape : sequence of int
@@ -309,9 +313,11 @@ def build(name: str, classes: int, image_shape: Sequence[int]) -> nn.Module:
     Raises
     ------
     ConfigError
-        No network has this name; the text gives the nearest one.
+        No network has this name (the text gives the nearest one), or the user's function fails or returns
+        no module.
     ShapeError
-        The images are too small for the network, or no images.
+        The images are too small for the network, or no images; or the user's network does not take them,
+        or does not return a logit for each class.
 
     Examples
     --------
@@ -320,13 +326,15 @@ def build(name: str, classes: int, image_shape: Sequence[int]) -> nn.Module:
     torch.Size([2, 10])
     """
     known = _builders()
-    if name not in known:
+    own = is_import_path(name)
+    if name not in known and not own:
         raise ConfigError(
-            f"network: unknown name {name!r}{nearest(name, known)}; use one of {', '.join(known)}"
+            f"network: unknown name {name!r}{nearest(name, known)}; use one of {', '.join(known)}, or "
+            "package.module:function"
         )
     check_integer("classes", classes, minimum=1)
     shape = tuple(check_integer("image_shape", length, minimum=1) for length in image_shape)
-    return known[name](classes, shape)
+    return own_network(name, classes, shape) if own else known[name](classes, shape)
 
 
 def _builders() -> dict[str, Callable[[int, Sequence[int]], nn.Module]]:

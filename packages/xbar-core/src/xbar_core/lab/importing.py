@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from xbar_core._checks import nearest
-from xbar_core.errors import ConfigError
+from xbar_core.errors import ConfigError, ShapeError
 
 
 def is_import_path(name: str) -> bool:
@@ -50,6 +51,44 @@ def import_callable(field: str, path: str) -> Callable[..., Any]:
         what = "has no" if found is None else "holds no callable"
         raise ConfigError(f"{field}: module {module_name!r} {what} {name!r}{nearest(name, dir(module))}")
     return found  # type: ignore[no-any-return]
+
+
+def call_own(field: str, path: str, *arguments: Any, **named: Any) -> Any:
+    """Call the user's function at an import path and return what it returns.
+
+    Parameters
+    ----------
+    field : str
+        What the path was given for; begins the text of every error.
+    path : str
+        Import path and name, with a colon between.
+    *arguments, **named
+        What the function is called with.
+
+    Raises
+    ------
+    ConfigError
+        The function cannot be found, or raises anything; the text names its error and the line of it.
+    """
+    function = import_callable(field, path)
+    with _working_directory_importable():
+        try:
+            return function(*arguments, **named)
+        except (ConfigError, ShapeError):
+            raise
+        except Exception as error:  # the user's own code may fail in any way
+            given = [repr(value) if isinstance(value, str) else str(value) for value in arguments]
+            call = ", ".join([*given, *(f"{key}={value!r}" for key, value in named.items())])
+            raise ConfigError(
+                f"{field}: {path}({call}) failed: {type(error).__name__}: {error}{_place(error, function)}"
+            ) from error
+
+
+def _place(error: Exception, function: Callable[..., Any]) -> str:
+    """Return the line of the user's module where it failed; nothing where it could not be called."""
+    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if file and f.filename == file]
+    return f" ({os.path.basename(str(file))}, line {lines[-1]})" if lines else ""
 
 
 @contextmanager

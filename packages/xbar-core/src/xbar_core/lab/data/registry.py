@@ -14,7 +14,7 @@ from xbar_core.lab.data.files import data_folder
 from xbar_core.lab.data.idx import FASHION_MNIST, MNIST, load_idx
 from xbar_core.lab.data.image_folder import load_image_folder
 from xbar_core.lab.data.tiny_imagenet import load_tiny_imagenet
-from xbar_core.lab.importing import import_callable, is_import_path
+from xbar_core.lab.importing import call_own, is_import_path
 
 _IDX = {source.name: source for source in (MNIST, FASHION_MNIST)}
 _CIFAR = {source.name: source for source in (CIFAR10, CIFAR100)}
@@ -78,7 +78,7 @@ def load_data(
 
 def _own(name: str, root: Path) -> DataSet:
     """Return the data set that the user's function makes."""
-    made = import_callable("data set", name)(root)
+    made = call_own("data set", name, root)
     if not isinstance(made, DataSet):
         raise ConfigError(
             f"data set: {name} returned a {type(made).__name__}; it must return an xbar_core.lab.data.DataSet"

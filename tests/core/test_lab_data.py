@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xbar_core import ConfigError, ShapeError
-from xbar_core.lab.data import DataSet, data_folder, data_set_names, load_data
+from xbar_core.lab.data import DataSet, data_folder, data_set_names, limited, load_data
 from xbar_core.lab.data.digits import enlarge
 from xbar_core.lab.data.idx import MNIST
 
@@ -160,6 +160,27 @@ def test_constant_channels_become_zero(x: NDArray[Any]) -> None:
     assert np.abs(data.normalised(x)).max() < 1e-6
     with pytest.raises(ShapeError, match="do not fit"):
         data.normalised(x[:, :1])
+
+
+@given(count=st.integers(1, 60), tested=st.integers(1, 60), limit=st.integers(1, 70))
+def test_limited_data_keep_every_class(count: int, tested: int, limit: int) -> None:
+    """At most so many samples remain, in order, with their labels; sorted classes keep their shares."""
+    labels = np.arange(count) * 3 // count
+    whole = DataSet("x", labels[:, None] * 1.0, labels, np.zeros((tested, 1)), np.zeros(tested, int), 3)
+    part = limited(whole, limit)
+    assert (len(part.train_x), len(part.test_x)) == (min(limit, count), min(limit, tested))
+    assert np.array_equal(part.train_x[:, 0], part.train_y)
+    assert (part is whole) == (limit >= max(count, tested)) == (part.note == "")
+    share, was = (np.bincount(d.train_y, minlength=3) / len(d.train_y) for d in (part, whole))
+    assert np.abs(share - was).max() <= 1 / len(part.train_y) + 1e-12
+
+
+def test_limit_is_added_to_the_note() -> None:
+    """The note says what was left out, after what it said before."""
+    data = DataSet("x", X, Y, X, Y, 2, note="half of it")
+    assert limited(data, 3).note == "half of it; limited to 3 of 4 training and 3 of 4 test samples"
+    with pytest.raises(ConfigError, match="limit: 0 is out of range"):
+        limited(data, 0)
 
 
 def test_real_mnist(data_folder: Path) -> None:

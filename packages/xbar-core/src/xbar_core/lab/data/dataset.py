@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -130,6 +130,40 @@ class DataSet:
         deviation = np.sqrt(variance)
         # Of equal numbers only rounding is left.
         return np.asarray(mean), np.where(deviation > _ROUNDING * np.abs(mean), deviation, 1.0)
+
+
+def limited(data: DataSet, limit: int) -> DataSet:
+    """Return a data set of at most `limit` training and `limit` test samples, and note it.
+
+    They lie evenly spread over the whole, so that every class keeps its share where samples are sorted.
+
+    Parameters
+    ----------
+    data : DataSet
+        The whole.
+    limit : int
+        Number of samples to keep of each part, from 1 up.
+    """
+    check_integer("limit", limit, minimum=1)
+    total, tested = len(data.train_x), len(data.test_x)
+    if limit >= max(total, tested):
+        return data
+    train, test = (_spread(limit, count) for count in (total, tested))
+    kept = f"limited to {len(train)} of {total} training and {len(test)} of {tested} test samples"
+    return replace(
+        data,
+        train_x=data.train_x[train],
+        train_y=data.train_y[train],
+        test_x=data.test_x[test],
+        test_y=data.test_y[test],
+        note=f"{data.note}; {kept}" if data.note else f"{data.name}: {kept}",
+    )
+
+
+def _spread(limit: int, count: int) -> NDArray[np.int64]:
+    """Return at most `limit` indices of `count` samples, evenly spread."""
+    kept = min(limit, count)
+    return np.arange(kept) * count // kept
 
 
 def _check_samples(field: str, value: Any) -> NDArray[Any]:

@@ -2,88 +2,267 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
+import copy
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch import distributed as dist
 
 from xbar_core.config import Chip
+from xbar_core.errors import ConfigError, ShapeError
 from xbar_core.lab.data import DataSet
-from xbar_core.lab.trainer import Batch, Recipe, Trained
-from xbar_torch.convert import convert
-from xbar_torch.host import finish_epoch
+from xbar_core.lab.importing import import_callable, is_import_path
+from xbar_core.lab.recipe import Recipe
+from xbar_core.lab.trainer import Arrays, Batch, Footprint, LayerHealth, Scores, Step, check_arrays
+from xbar_torch import trainer_health, trainer_state
+from xbar_torch._bridge import is_finite
+from xbar_torch.calibration import calibrate
+from xbar_torch.convert import convert, to_native
+from xbar_torch.host import crossbars_of, finish_epoch
 from xbar_torch.optim import PulseSGD
+from xbar_torch.trainer_processes import Processes
 from xbar_torch.zoo import build
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def make_trainer(recipe: Recipe, data: DataSet, chip: Chip | None) -> TorchTrainer:
-    """Return a trainer of the recipe's network, its first weights drawn from the recipe's seed."""
+    """Return a trainer of the recipe's network, its first weights drawn from the recipe's seed.
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        An unknown network or device, a network that does not fit the samples, a chip that cannot hold
+        it, an optimizer that does not fit the chip.
+    """
+    device = _device(recipe.device)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = build(recipe.network, data.classes, data.image_shape)
-    return TorchTrainer(recipe, network, chip)
+        network = _network(recipe.network, data)
+    return TorchTrainer(recipe, network.to(device, DTYPES[recipe.dtype]), chip)
 
 
 class TorchTrainer:
-    """Cross-entropy training by SGD with momentum; see `xbar_core.lab.trainer.Trainer`.
+    """Cross-entropy training of one network; see `xbar_core.lab.trainer.Trainer`.
 
     Parameters
     ----------
     recipe : Recipe
         How to train.
     network : Module
-        A native network.
+        A native network, on its device.
     chip : Chip or None
         Where its weights are put; None trains natively.
+
+    Attributes
+    ----------
+    network : Module
+        The network, on the chip if there is one.
     """
 
     def __init__(self, recipe: Recipe, network: nn.Module, chip: Chip | None) -> None:
-        self._chip = chip
-        self._network = network if chip is None else convert(network, chip)
-        parameters = self._network.parameters()
-        self._optimizer: torch.optim.Optimizer
-        if chip is None:
-            self._optimizer = torch.optim.SGD(parameters, recipe.rate, recipe.momentum)
-        else:
-            self._optimizer = PulseSGD(self._network, recipe.rate, recipe.momentum)
+        self._recipe, self._chip = recipe, chip
+        self._processes = Processes.present()
+        self._steps = 0
+        self.network = network if chip is None else convert(network, chip)
+        self._optimizer = _optimizer(recipe, self.network, chip)
+        parameter = next(self.network.parameters(), None)
+        if parameter is None:
+            raise ConfigError(f"network: {recipe.network!r} has no parameters, so there is nothing to train")
+        self._place = parameter.device
+        self._dtype = DTYPES[recipe.dtype]
 
-    def train(self, batches: Iterable[Batch], rate: float) -> Trained:
-        """Train on the batches of one epoch at a learning rate."""
-        self._network.train()
+    # Training.
+
+    def step(self, x: NDArray[np.float32], y: NDArray[np.int64], rate: float) -> Step:
+        """Train on one batch (this process' share of it) at a learning rate."""
+        self.network.train()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        total, samples, saturated = 0.0, 0, 0
-        for x, y in batches:
-            self._optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(self._network(torch.from_numpy(x)), torch.from_numpy(y))
+        self._optimizer.zero_grad()
+        inputs, labels = self._tensors(x, y)
+        with self._draws():
+            outputs = self.network(inputs)
+            loss = nn.functional.cross_entropy(outputs, labels)
+            right = (outputs.detach().argmax(dim=1) == labels).sum()
+            mean, correct = self._processes.totals(loss.detach(), right)
+            if not np.isfinite(mean):
+                raise FloatingPointError(f"the loss is {mean}")
             loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
-            self._optimizer.step()
-            total += float(loss.detach()) * len(y)
-            samples += len(y)
-            if isinstance(self._optimizer, PulseSGD):
-                saturated += sum(count.saturated for count in self._optimizer.counts.values())
-        finish_epoch(self._network)
-        return Trained(total / max(samples, 1), samples, saturated)
+        self._processes.average_gradients(self.network)
+        self._clip()
+        self._optimizer.step()
+        self._processes.average_statistics(self.network)
+        self._steps += 1
+        return Step(mean, correct, self._saturated())
+
+    def finish_epoch(self) -> None:
+        """Take note that a training epoch is over."""
+        finish_epoch(self.network)
+
+    def _tensors(self, x: NDArray[np.float32], y: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        inputs = torch.from_numpy(x).to(self._place, self._dtype)
+        return inputs, torch.from_numpy(y).to(self._place)
+
+    @contextmanager
+    def _draws(self) -> Iterator[None]:
+        """Key torch's generator (dropout) by seed, process and step; give it back as it was."""
+        key = np.random.SeedSequence([self._recipe.seed, self._processes.rank, self._steps])
+        with torch.random.fork_rng(devices=[self._place] if self._place.type == "cuda" else []):
+            torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+            yield
+
+    def _clip(self) -> None:
+        if isinstance(self._optimizer, PulseSGD):
+            if self._recipe.clip is not None:
+                self._optimizer.clip_grad_norm_(self._recipe.clip)
+            return
+        for name, parameter in self.network.named_parameters():
+            if parameter.grad is not None and not is_finite(parameter.grad):
+                raise FloatingPointError(f"{name}: the gradient holds NaN or infinity")
+        if self._recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip)
+
+    def _saturated(self) -> int:
+        if not isinstance(self._optimizer, PulseSGD):
+            return 0
+        return sum(count.saturated for count in self._optimizer.counts.values())
+
+    # Evaluation.
 
     @torch.no_grad()
-    def accuracy(self, batches: Iterable[Batch]) -> float:
-        """Return the share of samples that the network labels rightly."""
-        self._network.eval()
-        right = samples = 0
+    def evaluate(self, batches: Iterable[Batch]) -> Scores:
+        """Label samples in evaluation mode; training goes on as if this had not happened."""
+        self.network.eval()
+        loss, right, samples = 0.0, 0, 0
         for x, y in batches:
-            guess = self._network(torch.from_numpy(x)).argmax(dim=1)
-            right += int((guess == torch.from_numpy(y)).sum())
+            inputs, labels = self._tensors(x, y)
+            outputs = self.network(inputs)
+            loss += float(nn.functional.cross_entropy(outputs, labels, reduction="sum"))
+            right += int((outputs.argmax(dim=1) == labels).sum())
             samples += len(y)
-        return right / max(samples, 1)
+        return Scores(loss / max(samples, 1), right / max(samples, 1), samples)
 
-    def save(self, folder: Path) -> None:
-        """Write ``weights.safetensors`` (states, ranges, counters) and the chip as ``chip.toml``."""
-        tensors = {name: value.contiguous() for name, value in self._network.state_dict().items()}
-        save_file(tensors, folder / "weights.safetensors")
-        names = [type(module).__name__ for module in self._network.modules()]
-        (folder / "network.json").write_text(json.dumps({"modules": names}, indent=2) + "\n")
-        if self._chip is not None:
-            (folder / "chip.toml").write_text(self._chip.to_toml(), encoding="utf-8")
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Find the ranges of the forward converters from training samples and freeze them."""
+        if any(True for _ in crossbars_of(self.network)):
+            calibrate(self.network, (self._tensors(*batch) for batch in batches))
+
+    def age(self, seconds: float | None) -> None:
+        """Read the devices this long after they were programmed."""
+        for _, crossbar in crossbars_of(self.network):
+            crossbar.time = seconds
+
+    # States and weights.
+
+    def state(self) -> Arrays:
+        """Return everything that is needed to go on bit by bit."""
+        counters = {"rng/steps": np.asarray(self._steps, np.int64)}
+        return {**trainer_state.collect(self.network, self._optimizer), **counters}
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take what `state` returned."""
+        check_arrays("checkpoint", state, self.state(), optional=trainer_state.comes_later)
+        trainer_state.restore(self.network, self._optimizer, state)
+        self._steps = int(state["rng/steps"])
+
+    def weights(self) -> Arrays:
+        """Return the weights that the chip stands for and all digital ones, by their native names."""
+        native = self._native()
+        return {name: trainer_state.to_array(value) for name, value in native.state_dict().items()}
+
+    def program(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Write native weights into the chip, whose optimizer and ranges start anew."""
+        check_arrays("weights", weights, self.weights(), dtypes=False)
+        native = copy.deepcopy(self._native())
+        native.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+        self.network = native if self._chip is None else convert(native, self._chip)
+        self._optimizer = _optimizer(self._recipe, self.network, self._chip)
+        self._steps = 0
+
+    def _native(self) -> nn.Module:
+        return to_native(self.network) if any(crossbars_of(self.network)) else self.network
+
+    # Looking.
+
+    def health(self, x: NDArray[np.float32]) -> list[LayerHealth]:
+        """Return what the chip does to each of its layers on one batch."""
+        return trainer_health.layer_health(self.network, torch.from_numpy(x).to(self._place, self._dtype))
+
+    def footprint(self) -> list[Footprint]:
+        """Return what every layer that has weights occupies."""
+        return trainer_health.footprints(self.network)
+
+    def diagnose(self, x: NDArray[np.float32], y: NDArray[np.int64]) -> str:
+        """Return where NaN or infinity first appears in one batch."""
+        return trainer_health.first_bad(self.network, *self._tensors(x, y))
+
+
+def _network(name: str, data: DataSet) -> nn.Module:
+    """Return a network of the zoo, or the user's own, tried on two samples."""
+    if not is_import_path(name):
+        return build(name, data.classes, data.image_shape)
+    network = import_callable("network", name)(data.classes, data.image_shape)
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"network: {name} returned a {type(network).__name__}; it must return a torch.nn.Module"
+        )
+    mode = network.training
+    try:
+        with torch.no_grad():
+            outputs = network.eval()(torch.from_numpy(data.normalised(data.train_x[:2])))
+    except RuntimeError as error:
+        raise ShapeError(
+            f"network: {name} does not take samples of shape {data.image_shape}: {str(error).splitlines()[0]}"
+        ) from error
+    wanted = (min(2, len(data.train_x)), data.classes)
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != wanted:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ShapeError(
+            f"network: {name} returns {shape} for {wanted[0]} samples; it must return one number for each of "
+            f"{data.classes} classes, {wanted}"
+        )
+    return network.train(mode)
+
+
+def _optimizer(recipe: Recipe, network: nn.Module, chip: Chip | None) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer, checked against the chip."""
+    rate, decay = recipe.rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        if chip is not None:
+            return PulseSGD(network, rate, recipe.momentum, weight_decay=decay)
+        return torch.optim.SGD(network.parameters(), rate, recipe.momentum, weight_decay=decay)
+    if chip is not None and chip.backward.mode != "exact":
+        raise ConfigError(
+            f"optimizer: {recipe.optimizer!r} on chip {chip.name!r}, whose backward.mode is "
+            f"{chip.backward.mode!r}; devices take steps of 'sgd': use it, or --set backward.mode=exact"
+        )
+    if chip is not None and decay > 0.0:
+        raise ConfigError(
+            f"weight_decay: {decay!r} with {recipe.optimizer!r} on a chip would pull device states, not "
+            "weights; use 0, or 'sgd'"
+        )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(network.parameters(), rate, weight_decay=decay)
+
+
+def _device(name: str) -> torch.device:
+    """Return a device that can be used, this process' own where there are several processes."""
+    try:
+        device = torch.device(name)
+        if name == "cuda" and "LOCAL_RANK" in os.environ:
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device: {name!r} cannot be used here ({reason}); use 'cpu'") from error
+    return device

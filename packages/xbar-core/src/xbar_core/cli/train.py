@@ -14,7 +14,8 @@ from xbar_core.config import Chip, load_chip
 from xbar_core.errors import ConfigError
 from xbar_core.lab.comparison import Comparison, Epoch, compare, curves
 from xbar_core.lab.data import load_data
-from xbar_core.lab.trainer import Recipe, trainer_factory
+from xbar_core.lab.recipe import Recipe
+from xbar_core.lab.trainer import trainer_factory
 
 NATIVE = "native"
 

@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors.numpy import save_file
+
 from xbar_core.config import Chip
 from xbar_core.lab.data import Batches, DataSet, evaluation_batches
 from xbar_core.lab.data.batches import ahead
-from xbar_core.lab.trainer import Factory, Recipe
+from xbar_core.lab.recipe import Recipe
+from xbar_core.lab.trainer import Factory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,16 +119,25 @@ def compare(
             for number in range(recipe.epochs):
                 rate = recipe.rate_at(number)
                 start = time.perf_counter()
-                done = trainer.train(ahead(batches.epoch(number)), rate)
+                loss, saturated = 0.0, 0
+                for x, y in ahead(batches.epoch(number)):
+                    done = trainer.step(x, y, rate)
+                    loss += done.loss * len(y)
+                    saturated += done.saturated
+                trainer.finish_epoch()
+                loss /= len(data.train_x)
                 seconds = time.perf_counter() - start
-                accuracy = trainer.accuracy(evaluation_batches(data, 1000))
-                epoch = Epoch(name, number + 1, done.loss, accuracy, seconds, rate, done.saturated)
+                accuracy = trainer.evaluate(evaluation_batches(data, 1000)).accuracy
+                epoch = Epoch(name, number + 1, loss, accuracy, seconds, rate, saturated)
                 log.writerow(asdict(epoch))
                 file.flush()
                 result.epochs.append(epoch)
                 report(epoch)
             (folder / name).mkdir(exist_ok=True)
-            trainer.save(folder / name)
+            chip = chips[name]
+            if chip is not None:
+                (folder / name / "chip.toml").write_text(chip.to_toml(), encoding="utf-8")
+            save_file(trainer.state(), folder / name / "weights.safetensors")
     return result
 
 

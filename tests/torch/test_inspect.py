@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import math
 
 import numpy as np
@@ -167,3 +168,18 @@ def test_bad_arguments():
         inspect(model, images(), native=nn.Linear(3, 3))
     with pytest.raises(ConfigError, match="samples: 0 is out of range"):
         inspect(model, images(), samples=0)
+
+
+def test_csv_holds_the_numbers_of_the_table(tmp_path):
+    """The file has a line for each layer, every column filled where the batch reached the layer."""
+    report = inspect(convert(network(), "txsim-8bit"), images())
+    report.write_csv(tmp_path / "layers.csv")
+    with (tmp_path / "layers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows] == [layer.name for layer in report.layers]
+    for row, layer in zip(rows, report.layers, strict=True):
+        assert all(row.values())
+        assert (int(row["inputs"]), int(row["arrays"])) == (layer.shape[0], layer.arrays)
+        assert float(row["conductance_p50"]) == pytest.approx(np.median(layer.conductance), rel=1e-12)
+        assert float(row["snr_db_wires"]) == layer.stages[2].snr_db
+        assert int(row["of_currents"]) == layer.clipped.of_currents

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,96 +16,16 @@ from xbar_core.engine import Clipped, Layout, Request, Stage, clipped, stage_rep
 from xbar_core.engine.circuits import solve_arrays
 from xbar_core.engine.matrices import physical_arrays, tile_blocks
 from xbar_core.errors import ConfigError
+from xbar_core.lab.inspection import STAGES, Inspection, LayerInspection
 from xbar_torch._bridge import analog
 from xbar_torch.conv import _XbarConv
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.host import crossbars_of
 from xbar_torch.patches import unfold
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["STAGES", "Inspection", "LayerInspection", "inspect"]
 
 Values = NDArray[np.float64]
-STAGES = ("weights", "devices", "wires", "dac", "adc", "noise")
-"""Stages of a read, in the order in which they are switched on."""
-
-
-@dataclass(frozen=True)
-class LayerInspection:
-    """One crossbar weight.
-
-    Attributes
-    ----------
-    name : str
-        Name of its state in the model.
-    shape : tuple of int
-        Inputs and outputs of the matrix; with groups, of all of them.
-    arrays : int
-        Physical arrays that it occupies.
-    utilisation : float
-        Share of their cells that hold a weight.
-    conductance : array (cells,)
-        Conductances of the devices, siemens.
-    distortion : array (cells,)
-        Share of each conductance that wires and periphery take away, ``(G - G_ni) / G``; open cells are
-        left out.
-    clipped : Clipped or None
-        Saturated conversions of the batch; None where the batch did not reach the layer.
-    stages : tuple of Stage
-        Signal-to-noise ratio after each stage; empty where the batch did not reach the layer.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    arrays: int
-    utilisation: float
-    conductance: Values
-    distortion: Values
-    clipped: Clipped | None
-    stages: tuple[Stage, ...]
-
-    @property
-    def costliest(self) -> str:
-        """The stage that adds most to the error; empty where nothing is known or nothing is added."""
-        worst = max(self.stages, key=lambda stage: stage.error, default=None)
-        return worst.name if worst is not None and worst.error > 0.0 else ""
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """All crossbar weights of a model; `print` shows a table, `figure` draws it.
-
-    Attributes
-    ----------
-    layers : tuple of LayerInspection
-        In the order of the model.
-    """
-
-    layers: tuple[LayerInspection, ...]
-
-    def __str__(self) -> str:
-        header = ["layer", "in x out", "arrays", "used", "G median", "wires lose", "x clips", "ADC clips"]
-        header += [f"{name}" for name in STAGES] + ["costliest"]
-        rows = [header] + [_row(layer) for layer in self.layers]
-        widths = [max(len(row[k]) for row in rows) for k in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if k in (0, len(row) - 1) else cell.rjust(width)
-                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        note = "columns weights to noise: signal-to-noise ratio in dB after this stage and all before it"
-        return "\n".join([*lines, note])
-
-    def figure(self) -> Figure:
-        """Return a figure: conductances, distortion by wires, and the ratio after each stage, by layer.
-
-        It needs matplotlib (``pip install 'xbar-core[plots]'``).
-        """
-        from xbar_torch._inspect_figure import inspection_figure
-
-        return inspection_figure(self.layers)
 
 
 def inspect(
@@ -281,15 +200,3 @@ def _read(crossbar: Crossbar, wanted: Tensor, x: Tensor) -> tuple[Clipped, tuple
 def _host(values: Any) -> Values:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     return array.astype(np.float64)
-
-
-def _row(layer: LayerInspection) -> list[str]:
-    """Return the cells of a table's line."""
-    counts, row = layer.clipped, [layer.name, f"{layer.shape[0]} x {layer.shape[1]}", str(layer.arrays)]
-    row += [f"{100 * layer.utilisation:.0f}%", f"{1e6 * np.median(layer.conductance):.3g} uS"]
-    row += [f"{100 * np.median(layer.distortion):.2g}%" if layer.distortion.size else "-"]
-    for count, of in (("inputs", "of_inputs"), ("currents", "of_currents")):
-        total = getattr(counts, of, 0)
-        row.append(f"{100 * getattr(counts, count) / total:.2g}%" if total else "-")
-    ratios = [f"{stage.snr_db:.1f}" for stage in layer.stages] or ["-"] * len(STAGES)
-    return [*row, *ratios, layer.costliest or "-"]

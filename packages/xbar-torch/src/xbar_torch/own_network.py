@@ -17,9 +17,9 @@ def own_network(name: str, classes: int, shape: tuple[int, ...]) -> nn.Module:
     name : str
         Import path, ``package.module:function``.
     classes : int
-        Number of classes; handed to the function as ``classes``.
+        Number of classes; the first argument of the function.
     shape : tuple of int
-        Shape of one sample; handed to the function as ``image_shape``.
+        Shape of one sample; the second argument of the function.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def own_network(name: str, classes: int, shape: tuple[int, ...]) -> nn.Module:
     ShapeError
         The network does not take such samples, or does not return a logit for each class.
     """
-    network = call_own("network", name, classes=classes, image_shape=shape)
+    network = call_own("network", name, classes, shape)
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"network: {name} returned a {type(network).__name__}; it must return a torch.nn.Module"

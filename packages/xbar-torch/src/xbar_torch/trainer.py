@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from xbar_core.config import Chip
-from xbar_core.errors import ConfigError, ShapeError
+from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet
-from xbar_core.lab.importing import import_callable, is_import_path
+from xbar_core.lab.inspection import Inspection
 from xbar_core.lab.recipe import Recipe
 from xbar_core.lab.trainer import Arrays, Batch, Footprint, LayerHealth, Scores, Step, check_arrays
 from xbar_torch import trainer_health, trainer_state
@@ -25,6 +26,7 @@ from xbar_torch._bridge import is_finite
 from xbar_torch.calibration import calibrate
 from xbar_torch.convert import convert, to_native
 from xbar_torch.host import crossbars_of, finish_epoch
+from xbar_torch.inspect import inspect
 from xbar_torch.optim import PulseSGD
 from xbar_torch.trainer_processes import Processes
 from xbar_torch.zoo import build
@@ -47,7 +49,7 @@ def make_trainer(recipe: Recipe, data: DataSet, chip: Chip | None) -> TorchTrain
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = _network(recipe.network, data)
+        network = build(recipe.network, data.classes, data.image_shape)
     return TorchTrainer(recipe, network.to(device, DTYPES[recipe.dtype]), chip)
 
 
@@ -172,6 +174,7 @@ class TorchTrainer:
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take what `state` returned."""
         check_arrays("checkpoint", state, self.state(), optional=trainer_state.comes_later)
+        trainer_state.check_moments(self.network, state)
         trainer_state.restore(self.network, self._optimizer, state)
         self._steps = int(state["rng/steps"])
 
@@ -198,6 +201,14 @@ class TorchTrainer:
         """Return what the chip does to each of its layers on one batch."""
         return trainer_health.layer_health(self.network, torch.from_numpy(x).to(self._place, self._dtype))
 
+    def inspect(self, x: NDArray[np.float32]) -> Inspection:
+        """Return what every stage of a read costs each layer on one batch."""
+        if not any(True for _ in crossbars_of(self.network)):
+            return Inspection(())
+        found = inspect(self.network, torch.from_numpy(x).to(self._place, self._dtype))
+        named = (replace(layer, name=trainer_health.native_name(layer.name)) for layer in found.layers)
+        return Inspection(tuple(named))
+
     def footprint(self) -> list[Footprint]:
         """Return what every layer that has weights occupies."""
         return trainer_health.footprints(self.network)
@@ -205,33 +216,6 @@ class TorchTrainer:
     def diagnose(self, x: NDArray[np.float32], y: NDArray[np.int64]) -> str:
         """Return where NaN or infinity first appears in one batch."""
         return trainer_health.first_bad(self.network, *self._tensors(x, y))
-
-
-def _network(name: str, data: DataSet) -> nn.Module:
-    """Return a network of the zoo, or the user's own, tried on two samples."""
-    if not is_import_path(name):
-        return build(name, data.classes, data.image_shape)
-    network = import_callable("network", name)(data.classes, data.image_shape)
-    if not isinstance(network, nn.Module):
-        raise ConfigError(
-            f"network: {name} returned a {type(network).__name__}; it must return a torch.nn.Module"
-        )
-    mode = network.training
-    try:
-        with torch.no_grad():
-            outputs = network.eval()(torch.from_numpy(data.normalised(data.train_x[:2])))
-    except RuntimeError as error:
-        raise ShapeError(
-            f"network: {name} does not take samples of shape {data.image_shape}: {str(error).splitlines()[0]}"
-        ) from error
-    wanted = (min(2, len(data.train_x)), data.classes)
-    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != wanted:
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ShapeError(
-            f"network: {name} returns {shape} for {wanted[0]} samples; it must return one number for each of "
-            f"{data.classes} classes, {wanted}"
-        )
-    return network.train(mode)
 
 
 def _optimizer(recipe: Recipe, network: nn.Module, chip: Chip | None) -> torch.optim.Optimizer:

@@ -303,7 +303,7 @@ def build(name: str, classes: int, image_shape: Sequence[int]) -> nn.Module:
     ----------
     name : str
         A name of `network_names`, or the import path of the user's own function,
-        ``package.module:function``, which is called with ``classes`` and ``image_shape`` and returns a
+        ``package.module:function``, which is called with `classes` and `image_shape` and returns a
         module.
     classes : int
         Number of outputs.

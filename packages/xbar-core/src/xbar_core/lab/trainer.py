@@ -16,7 +16,7 @@ Rules that a trainer keeps
   process do not disturb each other.
 - ``load(state())`` in a fresh trainer of the same recipe, data and chip goes on bit by bit as the first
   one would have (on the CPU, with the same number of threads).
-- `evaluate`, `health`, `footprint` and `diagnose` change nothing that training depends on.
+- `evaluate`, `health`, `inspect`, `footprint` and `diagnose` change nothing that training depends on.
 - What cannot work (a network that does not fit the images, a chip that cannot hold it, an optimizer that
   does not fit the chip) is a ConfigError or ShapeError of the factory, one line.
 - A gradient or an input that is not finite ends a step with FloatingPointError; nothing was written.
@@ -35,6 +35,7 @@ from xbar_core._checks import nearest
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet
+from xbar_core.lab.inspection import Inspection
 from xbar_core.lab.recipe import Recipe
 
 __all__ = [
@@ -204,6 +205,13 @@ class Trainer(Protocol):
 
     def health(self, x: NDArray[np.float32]) -> list[LayerHealth]:
         """Return what the chip does to each of its layers on one batch; empty natively."""
+        ...
+
+    def inspect(self, x: NDArray[np.float32]) -> Inspection:
+        """Return what every stage of a read costs each layer on one batch; without layers natively.
+
+        Layers have the names of `health`. Training goes on as if this had not happened.
+        """
         ...
 
     def footprint(self) -> list[Footprint]:

@@ -60,7 +60,7 @@ def test_stuck_devices_ignore_writes_and_are_counted() -> None:
 
 def test_saturated_devices_are_counted() -> None:
     """A step beyond the range saturates both halves of every balanced pair, and says so."""
-    layout, state, buffers, _ = layer(preset("ideal"))
+    layout, state, buffers, _ = layer(Chip())
     written = update(layout, state, buffers, np.full((9, 7), 1e3), rate=1.0)
     assert int(written.saturated) == state.size
     np.testing.assert_allclose(weights(layout, written.state, buffers), buffers["w_max"])
@@ -87,7 +87,7 @@ def test_programming_error_and_variation_have_their_sigma() -> None:
         "device.programming_error": {"sigma": 0.05},
         "mapping.w_max": {"rule": "fixed", "value": 10.0},
     }
-    layout, state, buffers, weight = layer(preset("ideal").with_values(values), (100, 100))
+    layout, state, buffers, weight = layer(Chip().with_values(values), (100, 100))
     device = layout.chip.device
     stored = device.g_min + (device.g_max - device.g_min) * state
     aimed = device.g_min + (device.g_max - device.g_min) * (0.5 + 0.05 * np.stack([weight, -weight]))
@@ -242,7 +242,7 @@ def test_stage_report_names_the_culprit() -> None:
         "noise": {"adc.noise": 1e-7},
     }
     for culprit, values in cases.items():
-        layout, state, buffers, weight = layer(preset("ideal").with_values(values))
+        layout, state, buffers, weight = layer(Chip().with_values(values))
         report = stage_report(layout, weight, state, buffers, x)
         errors = {stage.name: stage.error for stage in report}
         assert list(errors) == list(cases)
@@ -258,7 +258,7 @@ def test_measured_devices_are_written_by_whole_pulses() -> None:
         {"conductance": [1e-6, 1e-5], "cdf": [0.0, 1.0], "dg": [[change] * 2] * 2} for change in (jump, -jump)
     )
     device = {"kind": "jump-table", "r_min": 1e5, "r_max": 1e6, "up": up, "down": down}
-    chip = preset("ideal").with_values({"device": device, "mapping.w_max": {"rule": "fixed", "value": 1.0}})
+    chip = Chip().with_values({"device": device, "mapping.w_max": {"rule": "fixed", "value": 1.0}})
     layout = Layout(chip, 60, 60)
     state, buffers = program(layout, np.zeros((60, 60)))
     written = update(layout, state, buffers, np.full((60, 60), 0.05), rate=1.0)

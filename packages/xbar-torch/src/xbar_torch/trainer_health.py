@@ -128,7 +128,7 @@ def footprints(network: nn.Module) -> list[Footprint]:
         buffers = dict(module.named_buffers(recurse=False))
         for suffix, crossbar in crossbars.items():
             own = [digital.pop(f"state{suffix}")]
-            own += [buffers.pop(f"{key}{suffix}") for key in module.engine_buffers(suffix)]  # type: ignore[union-attr,operator]
+            own += [buffers.pop(f"{key}{suffix}") for key in module.engine_buffers(suffix)]
             found.append(_on_crossbars(f"{name}." if name else "", suffix, crossbar, own))
         rest = [*digital.values(), *buffers.values()]
         if not rest:

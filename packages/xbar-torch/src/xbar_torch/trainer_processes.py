@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,12 @@ class Processes(NamedTuple):
 
     Attributes
     ----------
-    rank, count : int
+    rank, processes : int
         Which of how many; alone it is 0 of 1.
     """
 
     rank: int = 0
-    count: int = 1
+    processes: int = 1
 
     @classmethod
     def present(cls) -> Processes:
@@ -31,23 +31,23 @@ class Processes(NamedTuple):
 
     def totals(self, loss: Tensor, right: Tensor) -> tuple[float, int]:
         """Return the mean loss and the sum of `right` over all processes."""
-        if self.count == 1:
+        if self.processes == 1:
             return float(loss), int(right)
-        both = torch.stack([loss.double() / self.count, right.double()])
+        both = torch.stack([loss.double() / self.processes, right.double()])
         dist.all_reduce(both)
         return float(both[0]), round(float(both[1]))
 
     def average_gradients(self, network: nn.Module) -> None:
         """Put the mean over all processes in the place of every gradient."""
-        if self.count > 1:
+        if self.processes > 1:
             self._average([p.grad for p in network.parameters() if p.grad is not None])
 
     def average_statistics(self, network: nn.Module) -> None:
         """Put the mean over all processes in the place of running statistics of normalisation."""
-        if self.count > 1:
+        if self.processes > 1:
             layers = [module for module in network.modules() if isinstance(module, _NormBase)]
             kept = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var)]
-            self._average([cast(Tensor, buffer) for buffer in kept if buffer is not None])
+            self._average([buffer for buffer in kept if buffer is not None])
 
     @torch.no_grad()
     def _average(self, tensors: list[Tensor]) -> None:
@@ -55,6 +55,7 @@ class Processes(NamedTuple):
             return
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
-        flat /= self.count
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        flat /= self.processes
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from xbar_core._checks import nearest
+from xbar_core.errors import ConfigError
 from xbar_core.lab.trainer import Arrays
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
@@ -38,6 +40,21 @@ def comes_later(name: str) -> bool:
         return True
     last = name.rpartition(".")[2].removeprefix(_MODEL)
     return any(last == each or last.startswith(f"{each}_") for each in _LATER)
+
+
+def check_moments(network: nn.Module, state: Mapping[str, NDArray[Any]]) -> None:
+    """Raise ConfigError for a moment of the optimizer without a parameter of its shape."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    for name, array in state.items():
+        if not name.startswith(_OPTIMIZER):
+            continue
+        owner, _, key = name.removeprefix(_OPTIMIZER).rpartition("/")
+        momentum_of_weights = owner in shapes and shapes[owner][1:] == array.shape
+        if key != "step" and shapes.get(owner) != array.shape and not momentum_of_weights:
+            raise ConfigError(
+                f"checkpoint: {name!r} {array.shape} fits no parameter here{nearest(owner, shapes)}; "
+                "it belongs to another network, chip or recipe"
+            )
 
 
 def restore(network: nn.Module, optimizer: Optimizer, state: Mapping[str, NDArray[Any]]) -> None:

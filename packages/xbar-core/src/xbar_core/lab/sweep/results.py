@@ -1,0 +1,222 @@
+"""The table of a sweep: a row for each point, means over repeats, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xbar_core._checks import nearest
+from xbar_core.errors import ConfigError
+from xbar_core.lab._optional import optional
+from xbar_core.lab.sweep.fields import SEEDS
+from xbar_core.lab.sweep.points import Point, text_of
+from xbar_core.lab.sweep.spread import LEVEL, Estimate, estimate
+from xbar_core.lab.sweep.store import Result, Store
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point with its result.
+
+    Attributes
+    ----------
+    values : mapping
+        By path, in the order of the plan.
+    result : Result or None
+        None where it is missing.
+    """
+
+    values: Mapping[str, Any]
+    result: Result | None
+
+    def metric(self, name: str) -> float:
+        """Return a number of the result, NaN where there is none."""
+        if self.result is None or self.result.status != "done":
+            return math.nan
+        value = self.result.metrics.get(name, math.nan)
+        return math.nan if isinstance(value, list) else float(value)
+
+    def series(self, name: str) -> list[float]:
+        """Return a list of the result, empty where there is none."""
+        if self.result is None or self.result.status != "done":
+            return []
+        return [float(value) for value in self.result.metrics.get(name, [])]
+
+
+@dataclass(frozen=True)
+class Group:
+    """All repeats of one setting.
+
+    Attributes
+    ----------
+    values : tuple
+        Of the varied fields.
+    estimate : Estimate
+        Of the metric over the repeats that have it.
+    failed, missing : int
+        Repeats that failed, and that were not computed.
+    """
+
+    values: tuple[Any, ...]
+    estimate: Estimate
+    failed: int
+    missing: int
+
+
+class Table:
+    """What a sweep found.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        In the order of the plan.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+        self.fields = self._varied()
+
+    @classmethod
+    def collect(cls, points: Sequence[Point], store: Store) -> Table:
+        """Return the points with what the store holds of them."""
+        return cls([Row(point.values, store.get(point.key)) for point in points])
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all single numbers that were found."""
+        names: dict[str, None] = {}
+        for row in self.rows:
+            if row.result is not None:
+                names |= dict.fromkeys(n for n, v in row.result.metrics.items() if not isinstance(v, list))
+        return list(names)
+
+    def main_metric(self, wanted: str | None) -> str:
+        """Return the metric to show: the wanted one, else the first.
+
+        Raises
+        ------
+        ConfigError
+            No point has it.
+        """
+        known = self.metrics
+        if wanted is None or (wanted not in known and not known):
+            return known[0] if known else wanted or "metric"
+        if wanted not in known:
+            raise ConfigError(
+                f"metric: no point has {wanted!r}{nearest(wanted, known)}; use one of {', '.join(known)}"
+            )
+        return wanted
+
+    def groups(self, metric: str, fields: Sequence[str] | None = None, level: float = LEVEL) -> list[Group]:
+        """Return one group for each combination of `fields` (default: all that vary), in order."""
+        names = self.fields if fields is None else fields
+        gathered: dict[str, list[Row]] = {}
+        for row in self.rows:
+            gathered.setdefault(json.dumps([row.values.get(name) for name in names], default=str), []).append(
+                row
+            )
+        found = []
+        for rows in gathered.values():
+            failed = sum(row.result is not None and row.result.status == "failed" for row in rows)
+            found.append(
+                Group(
+                    tuple(rows[0].values.get(name) for name in names),
+                    estimate([row.metric(metric) for row in rows], level),
+                    failed,
+                    sum(row.result is None for row in rows),
+                )
+            )
+        return found
+
+    def write(self, folder: Path, metric: str) -> list[Path]:
+        """Write ``results.csv``, ``results.parquet`` (a row for each point) and ``summary.csv``."""
+        columns = self.columns()
+        paths = [folder / name for name in ("results.csv", "results.parquet", "summary.csv")]
+        _write_csv(paths[0], columns)
+        _write_parquet(paths[1], columns)
+        groups = self.groups(metric)
+        summary: dict[str, list[Any]] = {
+            name: [group.values[k] for group in groups] for k, name in enumerate(self.fields)
+        }
+        estimates = [group.estimate for group in groups]
+        summary |= {
+            f"{metric}": [e.mean for e in estimates],
+            "std": [e.std for e in estimates],
+            "low": [e.low for e in estimates],
+            "high": [e.high for e in estimates],
+            "repeats": [e.count for e in estimates],
+            "failed": [group.failed for group in groups],
+            "missing": [group.missing for group in groups],
+        }
+        _write_csv(paths[2], summary)
+        return paths
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return everything by column: values, metrics (lists, too), status, error, seconds, worker, key."""
+        names: dict[str, None] = {}
+        metrics: dict[str, None] = {}
+        for row in self.rows:
+            names |= dict.fromkeys(row.values)
+            if row.result is not None:
+                metrics |= dict.fromkeys(row.result.metrics)
+        found: dict[str, list[Any]] = {n: [row.values.get(n) for row in self.rows] for n in names}
+        for name in metrics:
+            # A metric may be called as a field is.
+            column = name if name not in found else f"metric.{name}"
+            found[column] = [None if r.result is None else r.result.metrics.get(name) for r in self.rows]
+        results = [row.result for row in self.rows]
+        found["status"] = ["missing" if result is None else result.status for result in results]
+        found["error"] = ["" if result is None else result.error for result in results]
+        found["point_seconds"] = [None if result is None else result.seconds for result in results]
+        found["worker"] = ["" if result is None else result.worker for result in results]
+        found["key"] = ["" if result is None else result.key for result in results]
+        return found
+
+    def _varied(self) -> tuple[str, ...]:
+        """Return the paths that vary, without seeds and without paths that always follow another one."""
+        paths: dict[str, None] = {}
+        for row in self.rows:
+            paths |= dict.fromkeys(row.values)
+        found: dict[str, list[str]] = {}
+        for path in paths:
+            column = [json.dumps(row.values.get(path), default=str) for row in self.rows]
+            if path not in SEEDS and len(set(column)) > 1 and column not in found.values():
+                found[path] = column
+        return tuple(found)
+
+
+def _write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow([_cell(value) for value in row])
+    part.replace(path)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    arrow = optional("pyarrow", "pyarrow", "sweep", extra="sweep")
+    parquet = optional("pyarrow.parquet", "pyarrow", "sweep", extra="sweep")
+    arrays = {}
+    for name, values in columns.items():
+        try:
+            arrays[name] = arrow.array(list(values))
+        except (arrow.ArrowInvalid, arrow.ArrowTypeError):  # texts and numbers in one column
+            arrays[name] = arrow.array([None if v is None else text_of(v) for v in values])
+    part = path.with_name(f".{path.name}.part")
+    parquet.write_table(arrow.table(arrays), part)
+    part.replace(path)

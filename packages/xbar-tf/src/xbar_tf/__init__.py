@@ -1,1 +1,33 @@
 """Keras layers that run and train on simulated resistive crossbar chips, on the TensorFlow backend."""
+
+from __future__ import annotations
+
+from xbar_tf._bridge import require_backend
+from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D, XbarDepthwiseConv2D
+from xbar_tf.crossbar import Crossbar
+from xbar_tf.dense import XbarDense
+from xbar_tf.functional import crossbar_convolution, crossbar_linear
+from xbar_tf.group import MatrixGroup, link
+from xbar_tf.host import CrossbarLayer, crossbars_of, finish_epoch
+
+require_backend()
+
+__all__ = [
+    # layers
+    "XbarConv1D",
+    "XbarConv2D",
+    "XbarConv3D",
+    "XbarDense",
+    "XbarDepthwiseConv2D",
+    # training
+    "finish_epoch",
+    # for layers of one's own
+    "Crossbar",
+    "CrossbarLayer",
+    "MatrixGroup",
+    "crossbar_convolution",
+    "crossbar_linear",
+    "crossbars_of",
+    "link",
+]
+__version__ = "0.1.0"

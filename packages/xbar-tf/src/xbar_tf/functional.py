@@ -1,0 +1,225 @@
+"""The products of a crossbar weight as differentiable functions of tensors.
+
+Two roads. Where nothing happens between numbers and currents (no converter, no noise) a read is one matrix
+product: `effective_weight` returns the matrix as a tensor, and TensorFlow's own ``matmul`` and convolutions
+do the rest at their own speed. Elsewhere the engine's forward and backward are registered as one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from xbar_core import mapping
+from xbar_core.engine import Request
+from xbar_core.engine.matrices import is_ideal
+from xbar_core.engine.matrices_vjp import matrices_vjp
+from xbar_core.engine.patches import Geometry
+from xbar_tf import convolution, reads
+from xbar_tf._bridge import Array, host_call, to_analog, wants_gradient
+from xbar_tf.crossbar import Crossbar
+from xbar_tf.parallel import first_sample
+from xbar_tf.reads import Note
+
+
+def is_product(crossbar: Crossbar) -> bool:
+    """Return whether forward and backward read are plain products with one matrix and its transpose."""
+    layout = crossbar.layout
+    ahead, back = layout.forward, layout.backward
+    if not ahead.linear or ahead.converts_input or crossbar.chip.update.pulsed:
+        return False
+    if not crossbar.crossbar_mode:
+        return True
+    return back.linear and not back.converts_input and layout.reciprocal
+
+
+def effective_weight(crossbar: Crossbar, training: bool) -> tf.Tensor:
+    """Return the matrix (in, out) that a read multiplies by, in weight units (see `is_product`)."""
+    state = tf.convert_to_tensor(crossbar.state.value)
+    if is_ideal(Request(crossbar.layout, {}, None)):
+        weight = _ideal_weight(crossbar, state)
+    else:
+        weight = _solved_weight(crossbar, state, training)
+    crossbar.count_call(training)
+    return weight
+
+
+def _ideal_weight(crossbar: Crossbar, state: tf.Tensor) -> tf.Tensor:
+    """Return the weights as TensorFlow computes them; states beyond [0, 1] are read as their ends."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def decoded(state: tf.Tensor) -> Any:
+        ratio = mapping.decode(crossbar.layout.code, tf.clip_by_value(state, 0.0, 1.0), 1.0)
+        return ratio * tf.convert_to_tensor(crossbar.w_max.value), crossbar.state_gradient
+
+    return decoded(state)
+
+
+def _solved_weight(crossbar: Crossbar, state: tf.Tensor, training: bool) -> tf.Tensor:
+    inputs = crossbar.tensors()
+    spec = tf.TensorSpec(state.shape[1:], state.dtype)
+    kept = tf.TensorSpec((2,), "int64")
+
+    def matrix(*arrays: Array) -> list[Array]:
+        held = crossbar.held(arrays)
+        solved = crossbar.solved(held, training)
+        blocks = [each.forward[0] for each in solved.matrices]
+        return [reads.join(blocks) * held.buffers["w_max"], np.array([solved.version, held.step(training)])]
+
+    def derivative(bar: Array, kept: Array, *arrays: Array) -> list[Array]:
+        held = crossbar.held(arrays)
+        crossbar.require_finite(bar, "weight gradient", held)
+        solved = crossbar.recalled(int(kept[0]), held, int(kept[1]))
+        bar = bar * held.buffers["w_max"]
+        parts = [
+            matrices_vjp(request, each.references[0], bar[None, :, crossbar.columns(part)])
+            for part, (request, each) in enumerate(zip(solved.requests, solved.matrices, strict=True))
+        ]
+        return [reads.join(parts)]
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def solved_weight(state: tf.Tensor) -> Any:
+        weight, note = host_call(matrix, inputs, [spec], [kept])
+
+        def gradient(bar: tf.Tensor) -> tf.Tensor:
+            if crossbar.crossbar_mode:
+                return crossbar.state_gradient(bar)
+            whole = tf.TensorSpec(state.shape, state.dtype)
+            (result,) = host_call(derivative, [bar, note, *inputs], [whole], stateful=False)
+            return result
+
+        return weight, gradient
+
+    return solved_weight(state)
+
+
+def crossbar_linear(x: Any, crossbar: Crossbar, training: bool = False) -> tf.Tensor:
+    """Return ``x @ W`` as the chip computes it, in the dtype of the states.
+
+    Parameters
+    ----------
+    x : Tensor (batch, ..., in)
+        Activations.
+    crossbar : Crossbar
+        The weight, of one array set.
+    training : bool
+        Whether the call trains: it keys the draws, and tracked ranges learn.
+
+    Returns
+    -------
+    Tensor (batch, ..., out)
+    """
+    x = to_analog(x, crossbar.dtype)
+    if is_product(crossbar):
+        weight = effective_weight(crossbar, training)
+        return tf.matmul(x, weight) if len(x.shape) == 2 else tf.tensordot(x, weight, 1)
+    shape = (*x.shape[:-1], crossbar.layout.outputs)
+    y = _registered(_Product(crossbar), x, shape, training)
+    crossbar.count_call(training)
+    return y
+
+
+def crossbar_convolution(x: Any, crossbar: Crossbar, geometry: Geometry, training: bool = False) -> tf.Tensor:
+    """Return a convolution as the chip computes it, in the dtype of the states, without a bias.
+
+    For chips on which a read is more than a product (see `is_product`).
+
+    Parameters
+    ----------
+    x : Tensor (batch, ..., channels)
+        Activations; the DAC sends every pixel once.
+    crossbar : Crossbar
+        The weight (channels / groups x kernel cells, out), one array set for every group.
+    geometry : Geometry
+        Kernel, stride, padding, dilation, groups.
+    training : bool
+        Whether the call trains.
+
+    Returns
+    -------
+    Tensor (batch, ..., out)
+    """
+    x = to_analog(x, crossbar.dtype)
+    size: Sequence[int | None] = (
+        geometry.output(x.shape[1:-1]) if None not in x.shape[1:-1] else (None,) * len(geometry.kernel)
+    )
+    kind = convolution.Convolution if crossbar.crossbar_mode else convolution.Unfolded
+    shape = (x.shape[0], *size, crossbar.layout.outputs * crossbar.parts)
+    y = _registered(kind(crossbar, geometry), x, shape, training)
+    crossbar.count_call(training)
+    return y
+
+
+class _Product:
+    """``x @ W`` on the host; what `_registered` wants of a read."""
+
+    def __init__(self, crossbar: Crossbar) -> None:
+        self.crossbar = crossbar
+
+    forward = staticmethod(reads.forward)
+    error_scale = staticmethod(reads.error_scale)
+    transposed = staticmethod(reads.transposed)
+    exact = staticmethod(reads.exact)
+
+
+def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: bool) -> tf.Tensor:
+    """Return a read of x, with its backward pass in the chip's mode.
+
+    In a graph nobody knows whether dL/dx will be asked for: it is a node of its own, which runs only if so.
+    """
+    crossbar: Crossbar = read.crossbar
+    inputs, backward, first = crossbar.tensors(), wants_gradient(x), first_sample(x)
+    dtype, number = x.dtype, x.dtype.as_numpy_dtype
+    keeps_x = reads.keeps_inputs(crossbar.layout)
+    # Without a tape (eagerly) no matrices of the backward read are wanted; in a graph, once they have been.
+    asked = backward and tf.executing_eagerly()
+
+    def ahead(x: Array, first: Array, *arrays: Array) -> list[Array]:
+        held = crossbar.held(arrays)
+        y, words, note = read.forward(crossbar, x, held, training=training, first=int(first), backward=asked)
+        return [y, note.pack()] if keeps_x else [y, note.pack(), words]
+
+    def errors(dy: Array, kept: Array, note: Array, *arrays: Array) -> list[Array]:
+        held = crossbar.held(arrays)
+        state_bar, scale = read.error_scale(crossbar, dy, kept, held, Note.unpack(note, number))
+        return [state_bar, np.array(reads._scale(scale), np.float64)]
+
+    def back(dy: Array, scale: Array, size: Array, note: Array, *arrays: Array) -> list[Array]:
+        held, full_scale = crossbar.held(arrays), reads._unscale(scale[0], scale[1], number)
+        return [read.transposed(crossbar, dy, full_scale, held, Note.unpack(note, number), *_size(size))]
+
+    def derivative(dy: Array, x: Array, note: Array, *arrays: Array) -> list[Array]:
+        held = crossbar.held(arrays)
+        dx, state_bar = read.exact(crossbar, dy, x, held, Note.unpack(note, number), need_x=backward)
+        return [state_bar] if dx is None else [state_bar, dx]
+
+    def _size(size: Array) -> tuple[Any, ...]:
+        return () if isinstance(read, _Product) else (tuple(int(n) for n in size[1:-1]),)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def product(x: tf.Tensor, state: tf.Tensor) -> Any:
+        kept_specs = [tf.TensorSpec((reads.note_size(crossbar.parts),), "float64")]
+        if not keeps_x:
+            kept_specs.append(tf.TensorSpec(None, dtype))
+        y, note, *words = host_call(ahead, [x, first, *inputs], [tf.TensorSpec(shape, dtype)], kept_specs)
+        kept = words[0] if words else x
+
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor]:
+            state_spec, x_spec = tf.TensorSpec(state.shape, dtype), tf.TensorSpec(x.shape, dtype)
+            if not crossbar.crossbar_mode:
+                specs = [state_spec, x_spec] if backward else [state_spec]
+                state_bar, *found = host_call(derivative, [dy, x, note, *inputs], specs, stateful=False)
+                return found[0] if found else None, state_bar
+            scale_spec = tf.TensorSpec((2,), "float64")
+            state_bar, scale = host_call(errors, [dy, kept, note, *inputs], [state_spec], [scale_spec])
+            if not backward:
+                return None, state_bar
+            (dx,) = host_call(back, [dy, scale, tf.shape(x), note, *inputs], [x_spec], stateful=False)
+            return dx, state_bar
+
+        return y, gradient
+
+    return product(x, inputs[0])

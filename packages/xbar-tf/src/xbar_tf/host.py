@@ -1,0 +1,252 @@
+"""The base of every layer with crossbar weights: Keras weights for all that is saved, and the handles.
+
+See `xbar_tf.crossbar` for the contract that layers, conversion and optimizers are built on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from xbar_core import mapping
+from xbar_core.config import Chip
+from xbar_core.config.mapping import MaxAbs
+from xbar_core.engine import Layout, Programmed, Ranges, program, reprogram
+from xbar_core.errors import ConfigError
+from xbar_tf._bridge import Array, analog_dtype, assign, host, require_backend, resolve_chip
+from xbar_tf.crossbar import COUNTERS, Crossbar
+
+Config = str | Path | Mapping[str, Any] | Chip
+
+
+class CrossbarLayer(keras.layers.Layer):
+    """A layer with one or several crossbar weights.
+
+    Parameters
+    ----------
+    config : str, Path, mapping or Chip
+        Preset's name, chip file, chip as a dict, or chip.
+    seed : int or None
+        Takes the place of the chip's seed.
+    key : int, str or None
+        Keys the draws of the layer; None takes the layer's name. The same key, seed and chip are the same
+        devices, in `xbar_torch` as well (``name`` there).
+    signed_input : bool
+        False where inputs cannot be negative (after a ReLU): their words then have no sign bit.
+    w_max : float, mapping or None
+        Range of the weights, weight units (by suffix where there are several); None leaves it to the chip.
+    **kwargs
+        As of `keras.layers.Layer`.
+
+    Attributes
+    ----------
+    crossbars : dict of str to Crossbar
+        Handles by suffix; empty until the layer is built.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config = "ideal",
+        seed: int | None = None,
+        key: int | str | None = None,
+        signed_input: bool = True,
+        w_max: float | Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        require_backend()
+        super().__init__(**kwargs)
+        # Keras would cast inputs to half precision under a mixed policy, and cannot compile NumPy.
+        self.autocast = False
+        self.supports_jit = False
+        self.chip = resolve_chip(config, seed)
+        self.key, self.signed_input, self._given_w_max = key, signed_input, w_max
+        # Not by assignment: Keras would track it, and lock it once the layer is built.
+        self.__dict__["crossbars"] = {}
+
+    @property
+    def analog_dtype(self) -> str:
+        """Dtype of states and reads: that of the variables, float32 under half precision."""
+        return analog_dtype(self.variable_dtype)
+
+    def initial(self, initializer: Callable[..., Any], shape: tuple[int, ...]) -> Array:
+        """Return what an initializer draws for a weight of a native layer, in the analog dtype."""
+        with tf.init_scope():
+            return host(initializer(shape, dtype=self.analog_dtype)).copy()
+
+    def add_crossbar(
+        self,
+        suffix: str,
+        weight: Array,
+        *,
+        parts: int = 1,
+        signed_input: bool | None = None,
+        regularizer: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    ) -> Crossbar:
+        """Make the Keras weights of a crossbar weight and program it.
+
+        Parameters
+        ----------
+        suffix : str
+            Ending of the names ``state``, ``w_max``, ... in this layer; it also follows the key.
+        weight : array (in, out)
+            Weights to program, in the analog dtype.
+        parts : int
+            Number of array sets that the columns are split into, evenly.
+        signed_input : bool or None
+            None takes the layer's.
+        regularizer : callable or None
+            Of the kernel in the native layout; added to the losses by `kernel_losses`.
+        """
+        inputs, outputs = weight.shape
+        signed = self.signed_input if signed_input is None else signed_input
+        key: int | str = self.name if self.key is None else self.key
+        name = f"{key}{suffix}" if suffix else key
+        layouts = [
+            Layout(self.chip, inputs, outputs // parts, name if parts == 1 else f"{name}/{part}", signed)
+            for part in range(parts)
+        ]
+        weight = np.ascontiguousarray(weight)
+        values = packed(programmed(layouts, weight, self._w_max(suffix), None, 0))
+        values["ranges"] = Ranges().to_array()
+        values["counters"] = np.array([name == "programmings" for name in COUNTERS], np.int64)
+        if layouts[0].interpolates:
+            values["references"] = np.zeros((parts, 2, 2, _cells(layouts[0])), weight.dtype)
+            values["reference_updates"] = np.array([-1, -1], np.int64)
+        variables = {key: self._keep(f"{key}{suffix}", value, key, regularizer) for key, value in values.items()}
+        crossbar = Crossbar(self, suffix, layouts, variables)
+        variables["state"].crossbar = crossbar
+        self.crossbars[suffix] = crossbar
+        return crossbar
+
+    def _keep(self, name: str, value: Array, key: str, regularizer: Any) -> keras.Variable:
+        trainable = key == "state"
+        variable = self.add_weight(
+            name=name,
+            shape=value.shape,
+            dtype=value.dtype.name,
+            initializer=lambda shape, dtype: tf.constant(value, dtype),
+            trainable=trainable,
+            autocast=False,
+            aggregation="only_first_replica" if key == "counters" else "none",
+            constraint=_within if trainable else None,
+            regularizer=regularizer if trainable else None,
+        )
+        setattr(self, name, variable)
+        return variable
+
+    def _w_max(self, suffix: str) -> float | None:
+        if isinstance(self._given_w_max, Mapping):
+            found = self._given_w_max.get(suffix)
+            return None if found is None else float(found)
+        return self._given_w_max
+
+    # Programming and reading back.
+
+    def program(self, suffix: str, weight: Array, w_max: float | None = None) -> None:
+        """Program weights (in, out); devices keep the differences that they were made with."""
+        crossbar = self.crossbars[suffix]
+        held = [crossbar.buffers(part) for part in range(crossbar.parts)]
+        weight = np.ascontiguousarray(weight, crossbar.dtype)
+        _store(crossbar, programmed(crossbar.layouts, weight, w_max, held, crossbar.counter("programmings")))
+
+    def reprogram(self, w_max: float | None = None) -> None:
+        """Read the weights back digitally and program them anew with fresh ranges."""
+        for suffix, crossbar in self.crossbars.items():
+            if crossbar.parts > 1:
+                self.program(suffix, host(crossbar.weight()), w_max)
+                continue
+            count, state = crossbar.counter("programmings"), host(crossbar.state)
+            _store(crossbar, [reprogram(crossbar.layout, state, crossbar.buffers(), w_max=w_max, count=count)])
+
+    def conductances(self) -> Array | dict[str, Array]:
+        """Return the conductances (devices, in, out), siemens; by suffix where there are several weights."""
+        found = {suffix: crossbar.conductances() for suffix, crossbar in self.crossbars.items()}
+        return found[""] if list(found) == [""] else found
+
+    # Files: what a load brings is compared with what is kept, so nothing is to be told to the handles.
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the layer is made from, the whole chip included."""
+        config: dict[str, Any] = super().get_config()
+        w_max = dict(self._given_w_max) if isinstance(self._given_w_max, Mapping) else self._given_w_max
+        mine = {"key": self.key, "signed_input": self.signed_input, "w_max": w_max}
+        return {**config, "config": self.chip.to_dict(), **mine}
+
+
+def programmed(
+    layouts: Any, weight: Array, w_max: float | None, buffers: list[dict[str, Array]] | None, count: int
+) -> list[Programmed]:
+    """Return every array set with its share of the columns programmed, all in one range."""
+    rule, parts = layouts[0].chip.mapping.w_max, len(layouts)
+    if w_max is None and parts > 1 and isinstance(rule, MaxAbs):
+        w_max = mapping.choose_w_max(weight, "max_abs", rule.headroom)
+    blocks = [np.ascontiguousarray(block) for block in np.split(weight, parts, axis=-1)]
+    return [
+        program(layout, block, w_max=w_max, buffers=None if buffers is None else buffers[part], count=count)
+        for part, (layout, block) in enumerate(zip(layouts, blocks, strict=True))
+    ]
+
+
+def packed(results: list[Programmed]) -> dict[str, Array]:
+    """Return states side by side and buffers stacked, by name."""
+    buffers = {name: np.asarray(value) for name, value in results[0].buffers.items()}
+    if len(results) > 1:
+        for name in buffers:
+            if name != "w_max":
+                buffers[name] = np.stack([np.asarray(result.buffers[name]) for result in results])
+    return {"state": np.concatenate([result.state for result in results], axis=-1), **buffers}
+
+
+def _store(crossbar: Crossbar, results: list[Programmed]) -> None:
+    for name, value in packed(results).items():
+        assign(crossbar.variables[name], value)
+    if crossbar.layout.interpolates:
+        assign(crossbar.variables["reference_updates"], np.array([-1, -1], np.int64))
+    crossbar.count("programmings")
+    crossbar.forget()
+
+
+def _cells(layout: Layout) -> int:
+    """Return the number of cells of all physical arrays, reference columns included."""
+    array = layout.chip.array
+    extra = 1 if layout.code.kind == "offset" else 0
+    shapes = [tile.shape for tile in layout.tiling.tiles]
+    if array.unused == "g_min":
+        cells = len(shapes) * array.rows * array.cols
+    else:
+        cells = sum(rows * (cols + extra) for rows, cols in shapes)
+    return layout.code.devices * cells
+
+
+def _within(state: tf.Tensor) -> tf.Tensor:
+    """Put states back into [0, 1]: the constraint of optimizers that take them for ordinary numbers."""
+    return tf.clip_by_value(tf.convert_to_tensor(state), 0.0, 1.0)
+
+
+def reject_kernel_constraint(constraint: Any) -> None:
+    """Raise where a constraint of weights is asked for: devices cannot be moved without a write."""
+    if constraint is not None:
+        raise ConfigError(
+            f"kernel_constraint: {constraint!r}; weights are what devices hold, and moving them takes a write: "
+            "leave it None, and bound the weights by the chip's mapping.w_max or by a regularizer"
+        )
+
+
+def crossbars_of(model: keras.layers.Layer) -> Iterator[tuple[str, Crossbar]]:
+    """Yield ``(path of the state, crossbar)`` of all crossbar weights of a model, each once."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, CrossbarLayer):
+            for crossbar in layer.crossbars.values():
+                yield str(crossbar.state.path), crossbar
+
+
+def finish_epoch(model: keras.layers.Layer) -> None:
+    """Tell the crossbar weights of a model that a training epoch is over (ranges tracked over epochs)."""
+    for _, crossbar in crossbars_of(model):
+        crossbar.count("epochs")

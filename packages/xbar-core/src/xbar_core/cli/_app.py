@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 import xbar_core
-from xbar_core.cli import chip, circuit, demo, train
+from xbar_core.cli import chip, circuit, demo, sweep, train
 from xbar_core.errors import ConfigError, ConvergenceError, ShapeError
 
-GROUPS = (circuit, chip, demo, train)
+GROUPS = (circuit, chip, demo, train, sweep)
 """Modules that add commands: each has ``register(app)``."""
 
 # Typer carries its own copy of click since 0.26; the common base is found by name in both cases.

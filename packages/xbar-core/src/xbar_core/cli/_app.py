@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 import xbar_core
-from xbar_core.cli import chip, circuit, demo, sweep, train
+from xbar_core.cli import chip, circuit, demo, evaluate, inspect, sweep, train
 from xbar_core.errors import ConfigError, ConvergenceError, ShapeError
+from xbar_core.lab.training import Diverged, Interrupted
 
-GROUPS = (circuit, chip, demo, train, sweep)
+GROUPS = (circuit, chip, demo, train, sweep, evaluate, inspect)
 """Modules that add commands: each has ``register(app)``."""
 
 # Typer carries its own copy of click since 0.26; the common base is found by name in both cases.
@@ -55,8 +56,10 @@ def run(argv: Sequence[str] | None) -> int:
         return code if isinstance(code, int) else 0
     except (ConfigError, ShapeError) as error:
         return _fail(str(error), 2)
-    except ConvergenceError as error:
+    except (ConvergenceError, Diverged) as error:
         return _fail(str(error), 1)
+    except Interrupted as error:
+        return _fail(str(error), 130)
     except _UsageError as error:
         return _usage(error, arguments)
     except typer.Abort:

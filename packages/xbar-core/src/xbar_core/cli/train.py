@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
-from xbar_core.cli._files import check_folder, written
+from xbar_core.cli._dry_run import show_dry_run
+from xbar_core.cli._files import check_folder
 from xbar_core.cli._options import Force
-from xbar_core.cli._terminal import say, table
+from xbar_core.cli._terminal import say
+from xbar_core.cli._train_screen import TrainScreen, show_result
 from xbar_core.config import Chip, load_chip
 from xbar_core.errors import ConfigError
-from xbar_core.lab.comparison import Comparison, Epoch, compare, curves
-from xbar_core.lab.data import load_data
+from xbar_core.lab.data import DataSet, default_augmentation
+from xbar_core.lab.dry_run import dry_run as estimate
 from xbar_core.lab.recipe import Recipe
+from xbar_core.lab.run import Diverged, Interrupted, Options, RunResult, checked_batches, resume, run
+from xbar_core.lab.run_folder import CURVES, METRICS, RUN, RunFolder
+from xbar_core.lab.run_spec import RunSpec
 from xbar_core.lab.trainer import trainer_factory
 
 NATIVE = "native"
+_WITH_RESUME = ("resume_", "data", "tensorboard", "checkpoint_minutes")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,10 +39,26 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the results; made if absent.")],
-    network: Annotated[str, typer.Option(help="Network of the adapter.")] = "lenet5",
-    dataset: Annotated[str, typer.Option(help="Data set: digits, mnist, cifar10, ...")] = "digits",
-    preset: Annotated[str, typer.Option(help="Chip: a preset's name or a chip file.")] = "txsim-8bit",
+    context: typer.Context,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for the results; made if absent.")
+    ] = None,
+    resume_: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume", metavar="FOLDER", help="Go on with the run in this folder, with its settings."
+        ),
+    ] = None,
+    network: Annotated[
+        str, typer.Option(help="Network of the adapter, or your own as package.module:function.")
+    ] = "lenet5",
+    dataset: Annotated[
+        str,
+        typer.Option(help="Data set (digits, mnist, ...), ./folder of images, or package.module:function."),
+    ] = "digits",
+    preset: Annotated[
+        str, typer.Option(help="Chip: a preset's name or a chip file; or native.")
+    ] = "txsim-8bit",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the chip; repeatable.")
     ] = None,
@@ -37,37 +66,178 @@ def train(
         str, typer.Option("--compare", help="Chips to train beside it, and 'native': a comma list.")
     ] = "native,ideal",
     epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 20,
-    batch: Annotated[int, typer.Option(help="Samples in a batch.")] = 128,
+    batch: Annotated[int, typer.Option(help="Samples in a batch, of all processes together.")] = 128,
     rate: Annotated[float, typer.Option("--lr", help="Learning rate, weight units.")] = 0.05,
-    momentum: Annotated[float, typer.Option(help="Momentum.")] = 0.9,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: cosine, constant or step.")] = "cosine",
+    warmup: Annotated[int, typer.Option(help="Epochs over which the rate rises.")] = 0,
+    optimizer: Annotated[
+        str, typer.Option(help="sgd, adam or adamw; on a chip the latter need backward.mode=exact.")
+    ] = "sgd",
+    momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.9,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay, weight units.")] = 0.0,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradient; unlimited unless given.")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="none or crop-flip; crop-flip for CIFAR and Tiny-ImageNet unless given."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of first weights and of the samples' order.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(help="Most training and test samples to use, spread over the data.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width that a folder's images are scaled to.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of data files; default $XBAR_DATA, else ./data.")
     ] = None,
     framework: Annotated[str, typer.Option(help="Adapter to train with.")] = "torch",
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files, too.")] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Time between checkpoints within an epoch.")
+    ] = 5.0,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Print arrays, memory and seconds per step; train nothing.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Train a network on a chip and compare it with native training and with other chips."""
-    recipe = Recipe(network, epochs, batch, rate, momentum, seed=seed)
+    folder_of_data = None if data is None else str(data)
+    options = Options(minutes=checkpoint_minutes, tensorboard=tensorboard)
+    if resume_ is not None:
+        _only_settings_of_the_run(context)
+        _run(resume_, options, lambda given: resume(resume_, given, data_folder=folder_of_data))
+        return
+    recipe = Recipe(
+        network,
+        epochs,
+        batch,
+        rate,
+        momentum,
+        cast(Any, optimizer),
+        weight_decay,
+        cast(Any, schedule),
+        warmup,
+        clip,
+        default_augmentation(dataset) if augment is None else augment,
+        seed,
+        device,
+        cast(Any, dtype),
+    )
     chips = _chips(preset, set_ or [], compare_with)
-    check_folder("out", out)
-    if out.exists() and any(out.iterdir()) and not force:
-        raise ConfigError(f"out: {str(out)!r} holds files already; choose another folder, or add --force")
-    factory = trainer_factory(framework)
-    samples = load_data(dataset, data)
+    spec = RunSpec(recipe, dataset, chips, framework, limit, folder_of_data, image_size)
+    if dry:
+        _dry_run(spec)
+        return
+    if out is None:
+        raise ConfigError("out: missing; name a folder for the results (--out runs/first), or --resume one")
+    _check_out(out, force)
+    samples = spec.load_data()
+    _introduce(spec, samples)
+    _run(out, options, lambda given: run(spec, out, given, command=["xbar", *sys.argv[1:]], data=samples))
+
+
+def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) -> None:
+    """Train with everything on the screen; Ctrl-C stops after the step at hand."""
+    first = _is_first()
+    with TrainScreen(quiet=not first) as screen, _stop_asked(quiet=not first) as asked:
+        try:
+            result = start(
+                Options(screen, asked if first else lambda: False, options.minutes, options.tensorboard)
+            )
+        except (Interrupted, KeyboardInterrupt):
+            if not (path / RUN).exists():
+                raise KeyboardInterrupt from None
+            raise Interrupted(f"stopped; to go on: {_resume_command(path)}") from None
+    if not first:
+        return
+    show_result(result, NATIVE)
+    for name in (METRICS, CURVES, RUN, *result.comparison.variants):
+        say(f"wrote {path / name}")
+    if result.diverged:
+        raise Diverged("; ".join(result.diverged.values()))
+
+
+def _dry_run(spec: RunSpec) -> None:
+    samples = spec.load_data()
     if samples.note:
         say(samples.note)
-    out.mkdir(parents=True, exist_ok=True)
+    checked_batches(spec, samples)
+    runs = estimate(trainer_factory(spec.framework), spec.recipe, samples, spec.variants)
+    show_dry_run(runs, spec.recipe, samples)
+
+
+def _introduce(spec: RunSpec, samples: DataSet) -> None:
+    if not _is_first():
+        return
+    if samples.note:
+        say(samples.note)
     say(
-        f"{network} on {samples.name}: {len(samples.train_x)} training and {len(samples.test_x)} test "
-        f"samples, {epochs} epochs of batches of {batch}"
+        f"{spec.recipe.network} on {samples.name}: {len(samples.train_x)} training and {len(samples.test_x)} "
+        f"test samples, {spec.recipe.epochs} epochs of batches of {spec.recipe.batch}"
     )
-    result = compare(factory, samples, recipe, chips, out, _line)
-    with written("out", out / "curves.png") as part:
-        curves(result).savefig(part)
-    _show(result)
-    for name in ("metrics.csv", "curves.png", "recipe.json", *chips):
-        say(f"wrote {out / name}")
+
+
+def _check_out(out: Path, force: bool) -> None:
+    """Refuse a folder that holds something already; the first process asks for all of them."""
+    check_folder("out", out)
+    if not force and _is_first() and out.exists() and any(out.iterdir()):
+        more = f", --resume {out} to go on with its run" if (out / RUN).exists() else ""
+        raise ConfigError(
+            f"out: {str(out)!r} holds files already; choose another folder{more}, or add --force"
+        )
+
+
+def _only_settings_of_the_run(context: typer.Context) -> None:
+    """Refuse options that a resumed run has settled."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in _WITH_RESUME:
+            parameter = next(each for each in context.command.params if each.name == name)
+            raise ConfigError(
+                f"resume: a run goes on with its own settings; leave out {parameter.opts[0]}, or start "
+                "another run with --out"
+            )
+
+
+def _resume_command(path: Path) -> str:
+    processes = RunFolder.open(path).facts.get("processes", 1)
+    program = "xbar" if processes == 1 else f"torchrun --nproc-per-node {processes} -m xbar_core.cli"
+    return f"{program} train --resume {shlex.quote(str(path))}"
+
+
+def _is_first() -> bool:
+    """Tell whether this is the first, or only, process of the run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def _stop_asked(*, quiet: bool) -> Iterator[Callable[[], bool]]:
+    """Yield what tells whether somebody asked to stop: once politely, the second time at once.
+
+    Of several processes the first one decides; the others wait for it.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def note(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        if not quiet:
+            print("xbar: stopping after this step; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _chips(preset: str, changes: list[str], compare_with: str) -> dict[str, Chip | None]:
@@ -75,38 +245,11 @@ def _chips(preset: str, changes: list[str], compare_with: str) -> dict[str, Chip
     chips: dict[str, Chip | None] = {}
     for name in filter(None, (part.strip() for part in compare_with.split(","))):
         chips[name] = None if name == NATIVE else load_chip(name)
+    if preset == NATIVE and not changes:
+        return {NATIVE: None} | {name: chips[name] for name in chips if name != NATIVE}
     chip = load_chip(preset, changes)
     name = chip.name if not changes else f"{chip.name}-changed"
     if name in chips and chips[name] != chip:
         raise ConfigError(f"preset: two different chips are called {name!r}; give one of them another name")
     chips[name] = chip
     return chips
-
-
-def _line(epoch: Epoch) -> None:
-    say(
-        f"{epoch.variant:>14s}  epoch {epoch.epoch:3d}  loss {epoch.loss:8.4f}  "
-        f"accuracy {epoch.accuracy:7.2%}  {epoch.seconds:6.2f} s"
-    )
-
-
-def _show(result: Comparison) -> None:
-    """Print the comparison."""
-    native = result.of(NATIVE)
-    base = sum(e.seconds for e in native)
-    rows = []
-    for name in result.variants:
-        epochs = result.of(name)
-        seconds = sum(e.seconds for e in epochs)
-        ratio = f"{seconds / base:.2f} x" if native else "-"
-        lost = f"{100 * (native[-1].accuracy - epochs[-1].accuracy):+.2f}" if native else "-"
-        cells = (f"{epochs[-1].accuracy:.2%}", lost, f"{epochs[-1].loss:.4f}", f"{seconds:.1f} s", ratio)
-        rows.append((name, *cells, str(sum(e.saturated for e in epochs))))
-    headings = ("accuracy", "lost", "loss", "training", "ratio", "saturated")
-    table(
-        f"{result.recipe.network} on {result.data} after {result.recipe.epochs} epochs",
-        [("chip", "left"), *((heading, "right") for heading in headings)],
-        rows,
-        "accuracy: on test samples. lost: against native training, percentage points. ratio: of training "
-        "times. saturated: writes that asked a device to go beyond its range.",
-    )

@@ -1,0 +1,165 @@
+"""The folder of a run: what lies where, made once, read by everything that comes after.
+
+run.json            settings, command, versions, machine, fingerprint of the data
+metrics.csv         a line for each epoch of each variant
+curves.png          accuracy and loss against epochs
+<variant>/          for each chip, and for native training
+    chip.toml       its chip
+    last.safetensors, previous.safetensors, best.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xbar_core.errors import ConfigError
+from xbar_core.lab.checkpoint import BEST, Checkpoint, CheckpointError, Slots, read_checkpoint
+from xbar_core.lab.run_spec import FORMAT, RunSpec, surroundings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUN, METRICS, CURVES, CHIP = "run.json", "metrics.csv", "curves.png", "chip.toml"
+
+
+class RunFolder:
+    """A folder that holds a run; use `create` or `open`.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    spec : RunSpec
+        What the run is.
+    facts : dict
+        Everything in ``run.json``.
+    """
+
+    def __init__(self, path: Path, spec: RunSpec, facts: Mapping[str, Any]) -> None:
+        self.path, self.spec, self.facts = path, spec, dict(facts)
+
+    @classmethod
+    def create(
+        cls, path: Path, spec: RunSpec, *, command: Sequence[str] = (), more: Mapping[str, Any] | None = None
+    ) -> RunFolder:
+        """Make the folder of a new run; the files of an earlier run in it are removed.
+
+        Raises
+        ------
+        ConfigError
+            The folder cannot be made or written.
+        """
+        facts = {"format": FORMAT, **spec.to_dict(), **surroundings(command), **(more or {})}
+        made = cls(path, spec, facts)
+        try:
+            for name in {*spec.variants, *_variants_in(path)}:
+                Slots(path / name).clear()
+            for name in (METRICS, CURVES):
+                (path / name).unlink(missing_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
+            write_text(path / RUN, json.dumps(facts, indent=2) + "\n")
+            for name, chip in spec.variants.items():
+                (path / name).mkdir(exist_ok=True)
+                if chip is not None:
+                    write_text(path / name / CHIP, chip.to_toml())
+        except OSError as error:
+            raise ConfigError(
+                f"out: {str(path)!r} cannot be written ({error.strerror or error}); choose another folder"
+            ) from error
+        return made
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Return the run that a folder holds.
+
+        Raises
+        ------
+        ConfigError
+            It holds none, or its ``run.json`` is damaged or of a later version.
+        """
+        file = path / RUN
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            if facts["format"] > FORMAT:
+                raise ConfigError(
+                    f"{file}: has format {facts['format']}, this program knows {FORMAT}; update xbar-core"
+                )
+            return cls(path, RunSpec.from_dict(facts), facts)
+        except FileNotFoundError:
+            where = "does not exist" if not path.exists() else f"has no {RUN}"
+            raise ConfigError(
+                f"run: {str(path)!r} {where}; name a folder that xbar train has written"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"run: {str(file)!r} cannot be read ({error.strerror or error})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"run: {str(file)!r} is damaged ({type(error).__name__}: {error})") from error
+
+    def slots(self, variant: str) -> Slots:
+        """Return the checkpoints of a variant."""
+        return Slots(self.path / variant)
+
+    def checkpoint(self, variant: str, which: str = "best") -> Checkpoint:
+        """Return a checkpoint of a variant.
+
+        Parameters
+        ----------
+        variant : str
+            Name of the chip, or ``native``.
+        which : {"best", "last"}
+            That of the epoch with the highest accuracy on test samples, or the newest whole one.
+
+        Raises
+        ------
+        ConfigError
+            There is no such variant, or no whole checkpoint yet.
+        """
+        self.spec.chip(variant)
+        if which == "best":
+            return read_checkpoint(self.path / variant / BEST)
+        found, wrong = self.slots(variant).read()
+        if found is None:
+            raise CheckpointError(
+                wrong[0] if wrong else f"{self.path / variant}: has no checkpoint yet; train first"
+            )
+        return found
+
+    def write_metrics(self, text: str) -> None:
+        """Write ``metrics.csv`` anew."""
+        write_text(self.path / METRICS, text)
+
+    def write_curves(self, figure: Figure) -> None:
+        """Write ``curves.png`` anew."""
+        part = self.path / f".{CURVES}.part"
+        try:
+            figure.savefig(part, format="png")
+            part.replace(self.path / CURVES)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _variants_in(path: Path) -> list[str]:
+    """Return the variants of a run that is about to be replaced."""
+    try:
+        return list(RunFolder.open(path).spec.variants)
+    except ConfigError:
+        return []
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is whole or as it was, whatever happens."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -18,10 +18,10 @@ from xbar_core.circuit.base import Interpolated
 from xbar_core.config import Chip
 from xbar_core.lab.data import Batches, DataSet, augmentation, evaluation_batches
 from xbar_core.lab.trainer import Factory, Footprint, Recipe
+from xbar_core.lab.training import EVALUATED
 
 _STEPS = 3  # timed, after a first one that compiles and calibrates
 _MOST_STEPS = 12
-_EVALUATION = 500
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def dry_run(
             times.append(time.perf_counter() - start if number else 0.0)
         held = sum(array.nbytes for array in trainer.state().values())
         start = time.perf_counter()
-        scores = trainer.evaluate(islice(evaluation_batches(data, _EVALUATION), 1))
+        scores = trainer.evaluate(islice(evaluation_batches(data, EVALUATED), 1))
         share = scores.samples / len(data.test_x)
         yield DryRun(
             name,

@@ -24,12 +24,13 @@ from xbar_core.config.mapping import FixedWeight
 from xbar_core.lab.ages import age_text
 from xbar_core.lab.data import Batches, DataSet, evaluation_batches
 from xbar_core.lab.trainer import Factory, Recipe, Scores, Trainer
+from xbar_core.lab.training import EVALUATED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONFIDENCE = 0.95
-_BATCH = 500
+
 _CALIBRATION = 1024  # training samples that set the converters of a fresh chip
 
 
@@ -174,7 +175,7 @@ def interval(accuracy: NDArray[np.float64], samples: int) -> tuple[float, float]
     chips, mean = len(accuracy), float(accuracy.mean())
     if chips > 1:
         quantile = float(special.stdtrit(chips - 1, 0.5 + CONFIDENCE / 2))
-        half = quantile * float(accuracy.std(ddof=1)) / np.sqrt(chips)
+        half = quantile * float(accuracy.std(ddof=1)) / chips**0.5
         return max(mean - half, 0.0), min(mean + half, 1.0)
     z2 = float(special.ndtri(0.5 + CONFIDENCE / 2)) ** 2
     centre = (mean + z2 / (2 * samples)) / (1 + z2 / samples)
@@ -273,7 +274,7 @@ def evaluate_chips(
         for time, scores in _over_time(trainer, data, times if drifts else times[:1], drifts):
             readings.append(Reading(number, seed, time, scores.accuracy, scores.loss))
             report(readings[-1])
-    digital = native.evaluate(evaluation_batches(data, _BATCH)).accuracy
+    digital = native.evaluate(evaluation_batches(data, EVALUATED)).accuracy
     notes.append(_samples_note(digital, len(data.test_x)))
     return Evaluation(chip, tuple(readings), len(data.test_x), digital, tuple(notes))
 
@@ -325,7 +326,7 @@ def _over_time(
     """Yield the scores of the same devices at each age."""
     for seconds in ages:
         trainer.age(seconds if drifts else None)
-        yield seconds, trainer.evaluate(evaluation_batches(data, _BATCH))
+        yield seconds, trainer.evaluate(evaluation_batches(data, EVALUATED))
     trainer.age(None)
 
 

@@ -11,6 +11,7 @@ and used again, one file of a fixed size after the other, so that a disk that fi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from xbar_core.lab.trainer import Arrays
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 _SPARE = ".spare-{}"
-_SPARES = 3  # each file that may be written needs another one to be written into
+_FILES = 4  # three with names, and one to write the next into
 
 
 class CheckpointError(ConfigError):
@@ -134,8 +135,13 @@ class Slots:
             The disk has no room for them.
         """
         self._size = len(encode(state, facts)) + room
-        for number in range(_SPARES):
-            with (self.folder / _SPARE.format(number)).open("ab") as file:
+        needed = _FILES - sum((self.folder / name).exists() for name in (LAST, PREVIOUS, BEST))
+        for path in list(self._spares())[needed:]:
+            path.unlink()
+        while len(list(self._spares())) < needed:
+            self._unused().touch()
+        for path in self._spares():
+            with path.open("ab") as file:
                 _allocate(file.fileno(), self._size)
 
     def write(self, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], *, best: bool) -> None:
@@ -184,6 +190,11 @@ class Slots:
     def _spares(self) -> Iterator[Path]:
         return (path for path in sorted(self.folder.glob(_SPARE.format("*"))) if path.is_file())
 
+    def _unused(self) -> Path:
+        """Return a name for one more spare file."""
+        names = (self.folder / _SPARE.format(number) for number in itertools.count())
+        return next(name for name in names if not name.exists())
+
     def _written(self, data: bytes) -> Path:
         """Return a file with the bytes on the disk, made of blocks that were set aside if there are any."""
         part = next(self._spares(), self.folder / _SPARE.format(0))
@@ -197,9 +208,7 @@ class Slots:
     def _retire(self, path: Path) -> None:
         """Keep the blocks of a file that is about to be replaced."""
         if path.exists():
-            taken = {each.name for each in self._spares()}
-            free = (_SPARE.format(number) for number in range(_SPARES + 1))
-            path.replace(self.folder / next(name for name in free if name not in taken))
+            path.replace(self._unused())
 
     def drop_last(self) -> None:
         """Take a damaged last checkpoint away, so that the next one does not push out the whole one."""

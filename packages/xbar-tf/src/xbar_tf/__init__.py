@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from xbar_tf._bridge import require_backend
-from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D, XbarDepthwiseConv2D
+from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D
 from xbar_tf.crossbar import Crossbar
 from xbar_tf.dense import XbarDense
+from xbar_tf.depthwise import XbarDepthwiseConv2D
 from xbar_tf.functional import crossbar_convolution, crossbar_linear
 from xbar_tf.group import MatrixGroup, link
 from xbar_tf.host import CrossbarLayer, crossbars_of, finish_epoch

@@ -36,13 +36,14 @@ def require_backend() -> None:
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ConfigError(
-            f"keras.backend: {backend!r}; xbar_tf runs on the TensorFlow backend: set the environment variable "
-            'KERAS_BACKEND=tensorflow before keras is imported, or "backend": "tensorflow" in keras.json'
+            f"keras.backend: {backend!r}; xbar_tf runs on the TensorFlow backend: set the environment "
+            'variable KERAS_BACKEND=tensorflow before keras is imported, or "backend": "tensorflow" in '
+            "keras.json"
         )
 
 
 def resolve_chip(config: str | Path | Mapping[str, Any] | Chip, seed: int | None = None) -> Chip:
-    """Return a chip from a preset's name, a chip file, a dict or a chip, with another seed if one is given."""
+    """Return a chip from a preset's name, chip file, dict or chip, with another seed if one is given."""
     if isinstance(config, Chip):
         chip = config
     elif isinstance(config, Mapping):
@@ -76,13 +77,15 @@ class _Memory:
 
 
 def host(value: Any) -> Array:
-    """Return an eager tensor, a variable or an array as a NumPy array, sharing memory."""
+    """Return an eager tensor, a variable (its first replica) or an array as NumPy sees its memory."""
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, keras.Variable):
         value = value.value
-    if isinstance(value, tf.Variable) or not tf.is_tensor(value):
-        value = tf.convert_to_tensor(value)
+    if isinstance(value, tf.Variable):
+        # Unnoticed by tapes: what a function reads aside is no variable of its derivative.
+        part = getattr(value, "values", (value,))[0]
+        value = tf.raw_ops.ReadVariableOp(resource=part.handle, dtype=part.dtype)
     return np.asarray(_Memory(value))
 
 

@@ -1,9 +1,9 @@
 """Reads of a convolution on the host: arrays (batch, ..., channels).
 
-`Convolution` is the read of `crossbar` mode. Forward: the DAC sends every pixel once; the currents of a row tile
-are a native convolution of the voltages with the tile's rows as kernel. Backward: the errors drive the columns,
-the row currents of every output place pass the ADC, then they are folded. `Unfolded` is that of `exact` mode: a
-product of patches, whose derivative the engine knows.
+`Convolution` is the read of `crossbar` mode. Forward: the DAC sends every pixel once; the currents of a row
+tile are a native convolution of the voltages with the tile's rows as kernel. Backward: the errors drive the
+columns, the row currents of every output place pass the ADC, then they are folded. `Unfolded` is that of
+`exact` mode: a product of patches, whose derivative the engine knows.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ class Convolution:
         layout = self.crossbar.layout
         batch, outputs = sent.value.shape[0], layout.outputs * self.crossbar.parts
         like = np.empty((batch, *size, outputs), sent.value.dtype)
-        currents = self._convolved(solved, sent) if self.native else self._multiplied(solved, sent, like.shape)
+        currents = (
+            self._convolved(solved, sent) if self.native else self._multiplied(solved, sent, like.shape)
+        )
         partials, scale, ranges = settled(layout, layout.forward, ranges, currents, call)
         worth = sent.full_scale * held.buffers["w_max"]
         return decode(layout, layout.forward, partials, scale, like, scale=worth), ranges
@@ -181,7 +183,7 @@ class Convolution:
         if crossbar.chip.update.pulsed:
             scales = (1.0, 1.0) if full else (note.full_scale, sent.full_scale)
             self._keep_pulses(inputs * scales[0], errors * scales[1], note)
-        return state_gradient(layout.code, gradient, held.buffers["w_max"]), full_scale
+        return state_gradient(layout.code, gradient, float(held.buffers["w_max"])), full_scale
 
     def _weight_gradient(self, inputs: Array, errors: Array) -> Array:
         """Return the digital outer product (in, out) of the patches of `inputs` and of `errors`."""
@@ -311,9 +313,7 @@ class Convolution:
         volts = [reads.split(shaped(each), crossbar.parts) for each in sent.voltages]
         numbers = [Encoded(values[k], tuple(v[k] for v in volts), sent.full_scale) for k in parts]
         buffers = [crossbar.parts_of(held.buffers, part) for part in parts]
-        readings, ranges = read_parts(
-            crossbar.layouts, plan, solved.matrices, buffers, ranges, numbers, call
-        )
+        readings, ranges = read_parts(crossbar.layouts, plan, solved.matrices, buffers, ranges, numbers, call)
         return reads.join([reading.result for reading in readings]), ranges
 
 

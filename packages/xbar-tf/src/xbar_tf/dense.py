@@ -99,7 +99,8 @@ class KernelLayer(CrossbarLayer):
         wanted = tuple(self.kernel.shape)
         if kernel.shape != wanted:
             raise ShapeError(
-                f"{self.name}: {self.kernel_name} of {source.name!r} has shape {kernel.shape}, this layer's is {wanted}"
+                f"{self.name}: {self.kernel_name} of {source.name!r} has shape {kernel.shape}, "
+                f"this layer's is {wanted}"
             )
         self.program("", self.to_matrix(kernel), w_max)
         if self.bias is not None and source.bias is not None:

@@ -200,26 +200,25 @@ def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: 
         return () if isinstance(read, _Product) else (tuple(int(n) for n in size[1:-1]),)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
-    def product(x: tf.Tensor, state: tf.Tensor) -> Any:
+    def product(state: tf.Tensor, *of_x: tf.Tensor) -> Any:
         kept_specs = [tf.TensorSpec((reads.note_size(crossbar.parts),), "float64")]
         if not keeps_x:
             kept_specs.append(tf.TensorSpec(None, dtype))
         y, note, *words = host_call(ahead, [x, first, *inputs], [tf.TensorSpec(shape, dtype)], kept_specs)
         kept = words[0] if words else x
 
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor]:
+        def gradient(dy: tf.Tensor) -> list[tf.Tensor]:
             state_spec, x_spec = tf.TensorSpec(state.shape, dtype), tf.TensorSpec(x.shape, dtype)
             if not crossbar.crossbar_mode:
                 specs = [state_spec, x_spec] if backward else [state_spec]
-                state_bar, *found = host_call(derivative, [dy, x, note, *inputs], specs, stateful=False)
-                return found[0] if found else None, state_bar
+                return host_call(derivative, [dy, x, note, *inputs], specs, stateful=False)
             scale_spec = tf.TensorSpec((2,), "float64")
             state_bar, scale = host_call(errors, [dy, kept, note, *inputs], [state_spec], [scale_spec])
             if not backward:
-                return None, state_bar
+                return [state_bar]
             (dx,) = host_call(back, [dy, scale, tf.shape(x), note, *inputs], [x_spec], stateful=False)
-            return dx, state_bar
+            return [state_bar, dx]
 
         return y, gradient
 
-    return product(x, inputs[0])
+    return product(inputs[0], *([x] if backward else []))

@@ -118,7 +118,9 @@ class CrossbarLayer(keras.layers.Layer):
         if layouts[0].interpolates:
             values["references"] = np.zeros((parts, 2, 2, _cells(layouts[0])), weight.dtype)
             values["reference_updates"] = np.array([-1, -1], np.int64)
-        variables = {key: self._keep(f"{key}{suffix}", value, key, regularizer) for key, value in values.items()}
+        variables = {
+            key: self._keep(f"{key}{suffix}", value, key, regularizer) for key, value in values.items()
+        }
         crossbar = Crossbar(self, suffix, layouts, variables)
         variables["state"].crossbar = crossbar
         self.crossbars[suffix] = crossbar
@@ -162,7 +164,9 @@ class CrossbarLayer(keras.layers.Layer):
                 self.program(suffix, host(crossbar.weight()), w_max)
                 continue
             count, state = crossbar.counter("programmings"), host(crossbar.state)
-            _store(crossbar, [reprogram(crossbar.layout, state, crossbar.buffers(), w_max=w_max, count=count)])
+            _store(
+                crossbar, [reprogram(crossbar.layout, state, crossbar.buffers(), w_max=w_max, count=count)]
+            )
 
     def conductances(self) -> Array | dict[str, Array]:
         """Return the conductances (devices, in, out), siemens; by suffix where there are several weights."""
@@ -233,8 +237,8 @@ def reject_kernel_constraint(constraint: Any) -> None:
     """Raise where a constraint of weights is asked for: devices cannot be moved without a write."""
     if constraint is not None:
         raise ConfigError(
-            f"kernel_constraint: {constraint!r}; weights are what devices hold, and moving them takes a write: "
-            "leave it None, and bound the weights by the chip's mapping.w_max or by a regularizer"
+            f"kernel_constraint: {constraint!r}; weights are what devices hold, and moving them takes a "
+            "write: leave it None, and bound the weights by the chip's mapping.w_max or by a regularizer"
         )
 
 

@@ -143,9 +143,7 @@ def forward(
     return join([reading.result for reading in readings]), words, note
 
 
-def error_scale(
-    crossbar: Crossbar, dy: Array, kept: Array, held: Held, note: Note
-) -> tuple[Array, Any]:
+def error_scale(crossbar: Crossbar, dy: Array, kept: Array, held: Held, note: Note) -> tuple[Array, Any]:
     """Return dL/ds (devices, in, out) in `crossbar` mode and the full scale that errors are sent with.
 
     Parameters
@@ -166,7 +164,7 @@ def error_scale(
     if crossbar.chip.update.pulsed:
         _keep_pulses(crossbar, residual, sent, dy, note)
     bar = weight_gradient(layout, residual, sent, dy)
-    return state_gradient(layout.code, bar, held.buffers["w_max"]), sent.full_scale
+    return state_gradient(layout.code, bar, float(held.buffers["w_max"])), sent.full_scale
 
 
 def _keep_pulses(crossbar: Crossbar, residual: Residual, sent: Encoded, dy: Array, note: Note) -> None:
@@ -184,9 +182,7 @@ def transposed(crossbar: Crossbar, dy: Array, full_scale: Any, held: Held, note:
     sent = encode(layout, layout.backward, np.ascontiguousarray(dy), full_scale, call)
     with crossbar.group.lock:
         before = crossbar.ranges
-        reading = read_encoded(
-            layout, layout.backward, solved.matrices[0], held.buffers, before, sent, call
-        )
+        reading = read_encoded(layout, layout.backward, solved.matrices[0], held.buffers, before, sent, call)
         crossbar.keep_ranges(reading.ranges, before)
     result: Array = reading.result
     return result

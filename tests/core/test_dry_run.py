@@ -102,9 +102,7 @@ def test_screen_shows_layers_and_sums(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_numbers_are_printed_in_units_of_people() -> None:
     """Sizes in binary units, durations in the two largest units."""
-    assert [bytes_text(n) for n in (0, 812, 2048, 5e6, 3e12)] == [
-        "0 B", "812 B", "2 KiB", "4.77 MiB", "2.79e+03 GiB",
-    ]  # fmt: skip
-    assert [duration_text(s) for s in (0.5, 59.4, 61, 3599, 3661, 2e5)] == [
-        "0.5 s", "59.4 s", "1 min 1 s", "59 min 59 s", "1 h 1 min", "2 d 7 h",
-    ]  # fmt: skip
+    sizes = [bytes_text(n) for n in (0, 812, 2048, 5e6, 3e12)]
+    assert sizes == ["0 B", "812 B", "2 KiB", "4.77 MiB", "2.79e+03 GiB"]
+    durations = [duration_text(s) for s in (0.5, 59.4, 61, 3599, 3661, 2e5)]
+    assert durations == ["0.5 s", "59.4 s", "1 min 1 s", "59 min 59 s", "1 h 1 min", "2 d 7 h"]

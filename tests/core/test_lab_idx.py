@@ -129,8 +129,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         yield folder, address
 
 
-def test_missing_files_are_downloaded(tmp_path: Path, server: Any) -> None:
-    """Only what is missing is fetched, verified, and found the next time."""
+def test_missing_files_are_downloaded(
+    tmp_path: Path, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only what is missing is fetched, told of, verified, and found the next time."""
     files = idx_files()
     have = "train-labels-idx1-ubyte.gz"
     write(tmp_path / "mnist" / have, files[have])
@@ -138,7 +140,12 @@ def test_missing_files_are_downloaded(tmp_path: Path, server: Any) -> None:
         if name != have:
             write(server[0] / name, content)
     source = idx_source(files, url=server[1])
-    data = load_idx(source, tmp_path)
+    told: list[str] = []
+    data = load_idx(source, tmp_path, report=told.append)
+    assert told == [
+        f"downloading {server[1]}{name} into {tmp_path / 'mnist'}" for name in files if name != have
+    ]
+    assert capsys.readouterr() == ("", "")
     assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == sorted(files)
     assert np.array_equal(load_idx(source, tmp_path, fetch=False).train_x, data.train_x)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xbar_core.cli._terminal import engineering, say, table
+from xbar_core.lab.ages import age_text
 from xbar_core.lab.data import DataSet
 from xbar_core.lab.dry_run import DryRun
 from xbar_core.lab.recipe import Recipe
@@ -21,7 +22,7 @@ def show_dry_run(runs: Iterable[DryRun], recipe: Recipe, data: DataSet) -> None:
         done.append(run)
         say(f"{run.variant}: timed {run.timed} steps of {recipe.batch}, {run.step_seconds:.3g} s each")
     _show_layers(done[-1])
-    heads = ("arrays", "devices", "step", "images/s", "epoch", f"{recipe.epochs} epochs", "memory")
+    heads = ("arrays", "devices", "step", "epoch", "run", "memory")
     table(
         "What training would take",
         [("chip", "left"), *((head, "right") for head in heads)],
@@ -31,18 +32,17 @@ def show_dry_run(runs: Iterable[DryRun], recipe: Recipe, data: DataSet) -> None:
                 f"{run.arrays:,}",
                 f"{run.devices:,}",
                 engineering(run.step_seconds, "s"),
-                f"{recipe.batch / run.step_seconds:,.0f}",
-                duration_text(run.epoch_seconds),
-                duration_text(run.seconds),
+                age_text(run.epoch_seconds),
+                age_text(run.seconds),
                 "-" if run.peak_bytes is None else bytes_text(run.peak_bytes),
             )
             for run in done
         ],
         "step: measured, after a first one that is left out, on a trainer that is thrown away. epoch: with "
-        "one evaluation. memory: most that this process has held, one chip after the other.",
+        f"one evaluation. run: {recipe.epochs} epochs. memory: most that this process has held, one chip after the other.",
     )
     if len(done) > 1:
-        say(f"all together: {duration_text(sum(run.seconds for run in done))}")
+        say(f"all together: {age_text(sum(run.seconds for run in done))}")
 
 
 def _show_layers(run: DryRun) -> None:

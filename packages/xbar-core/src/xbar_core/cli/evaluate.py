@@ -80,7 +80,7 @@ def evaluate(
     require_plots()
     for note in trained.notes:
         say(f"note: {note}")
-    samples = trained.load_data()
+    samples = trained.load_data(say)
     trainer = trained.trainer(samples)
     say(
         f"{trained.spec.recipe.network} trained on {trained.variant} for {trained.epochs} epochs; "

@@ -52,7 +52,7 @@ def inspect(
     require_plots()
     for note in trained.notes:
         say(f"note: {note}")
-    test = trained.load_data()
+    test = trained.load_data(say)
     trainer = trained.trainer(test)
     trainer.age(ages[0])
     x = test.normalised(test.test_x[:samples])

@@ -135,7 +135,7 @@ def train(
     if out is None:
         raise ConfigError("out: missing; name a folder for the results (--out runs/first), or --resume one")
     _check_out(out, force)
-    samples = spec.load_data()
+    samples = spec.load_data(_tell)
     _introduce(spec, samples)
     _run(out, options, lambda given: run(spec, out, given, command=["xbar", *sys.argv[1:]], data=samples))
 
@@ -162,7 +162,7 @@ def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) ->
 
 
 def _dry_run(spec: RunSpec) -> None:
-    samples = spec.load_data()
+    samples = spec.load_data(_tell)
     if samples.note:
         say(samples.note)
     checked_batches(spec, samples)
@@ -207,6 +207,11 @@ def _resume_command(path: Path) -> str:
     processes = RunFolder.open(path).facts.get("processes", 1)
     program = "xbar" if processes == 1 else f"torchrun --nproc-per-node {processes} -m xbar_core.cli"
     return f"{program} train --resume {shlex.quote(str(path))}"
+
+
+def _tell(text: str) -> None:
+    if _is_first():
+        say(text)
 
 
 def _is_first() -> bool:

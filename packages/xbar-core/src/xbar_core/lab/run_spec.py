@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -63,9 +63,9 @@ class RunSpec:
                     f"variants: {name!r} cannot name a folder; give the chip another name (its file's 'name')"
                 )
 
-    def load_data(self) -> DataSet:
-        """Return the samples."""
-        data = load_data(self.dataset, self.data_folder, image_size=self.image_size)
+    def load_data(self, report: Callable[[str], None] = lambda text: None) -> DataSet:
+        """Return the samples; `report` is told of downloads."""
+        data = load_data(self.dataset, self.data_folder, image_size=self.image_size, report=report)
         return data if self.limit is None else limited(data, self.limit)
 
     def chip(self, variant: str) -> Chip | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,15 @@ class Trained:
             )
         return self.chip
 
-    def load_data(self) -> DataSet:
-        """Return the samples of the run.
+    def load_data(self, report: Callable[[str], None] = lambda text: None) -> DataSet:
+        """Return the samples of the run; `report` is told of downloads.
 
         Raises
         ------
         ConfigError
             They are missing, or others than it was trained with.
         """
-        data = self.spec.load_data()
+        data = self.spec.load_data(report)
         for name, found in fingerprint(data).items():
             if self.samples[name] != found:
                 raise ConfigError(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data.dataset import DataSet
-from xbar_core.lab.data.files import check_md5, download, missing_text, read_verified
+from xbar_core.lab.data.files import Report, check_md5, download, missing_text, read_verified, silent
 
 _SHAPE = (3, 32, 32)
 
@@ -92,7 +92,7 @@ class _Batch(NamedTuple):
     y: NDArray[np.int64]
 
 
-def load_cifar(source: CifarSource, root: Path, *, fetch: bool = True) -> DataSet:
+def load_cifar(source: CifarSource, root: Path, *, fetch: bool = True, report: Report = silent) -> DataSet:
     """Read a data set of pickled batches from the data folder, unpacked or as its archive.
 
     Where only some of the training batches are there, they are used, and the data set's note says
@@ -109,7 +109,7 @@ def load_cifar(source: CifarSource, root: Path, *, fetch: bool = True) -> DataSe
         text = missing_text(source.title, home, [f"{source.archive} or its folder {source.folder}"])
         if not fetch:
             raise ConfigError(text)
-        files = _unpack(source, download(text, source.url, source.archive_md5, home))
+        files = _unpack(source, download(text, source.url, source.archive_md5, home, report))
     train = [_parse(source, *files[name]) for name in source.train if name in files]
     test = [_parse(source, *files[name]) for name in source.test]
     note = ""

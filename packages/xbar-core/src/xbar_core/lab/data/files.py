@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab._optional import optional
 
+Report = Callable[[str], None]
 _TIMEOUT = 20.0  # seconds without an answer before a download is given up
 _LONGEST_REASON = 150  # network libraries nest their messages; longer ones are named by type only
 
@@ -72,7 +73,11 @@ def missing_text(title: str, folder: Path, files: Iterable[str]) -> str:
     return f"data: {title} is not there; put {', '.join(files)} into {folder} (or name another data folder)"
 
 
-def download(missing: str, url: str, md5: str, folder: Path) -> Path:
+def silent(text: str) -> None:
+    """Tell nobody."""
+
+
+def download(missing: str, url: str, md5: str, folder: Path, report: Report = silent) -> Path:
     """Download one file of a data set into `folder`, verified and atomically, with pooch.
 
     Parameters
@@ -83,6 +88,8 @@ def download(missing: str, url: str, md5: str, folder: Path) -> Path:
         Address of the file and its published checksum.
     folder : Path
         Where it goes; it is made if need be.
+    report : callable
+        Told what is being downloaded, for it may take minutes.
 
     Raises
     ------
@@ -91,6 +98,10 @@ def download(missing: str, url: str, md5: str, folder: Path) -> Path:
         published one.
     """
     pooch = optional("pooch", "pooch", missing)
+    logger = pooch.get_logger()
+    level = logger.level
+    report(f"downloading {url} into {folder}")
+    logger.setLevel("ERROR")  # pooch tells the same on its own, in several lines
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = pooch.retrieve(
@@ -107,4 +118,6 @@ def download(missing: str, url: str, md5: str, folder: Path) -> Path:
         text = " ".join(str(error).split())
         reason = text if text and len(text) <= _LONGEST_REASON else type(error).__name__
         raise ConfigError(f"{missing}; the download from {url} failed ({reason})") from error
+    finally:
+        logger.setLevel(level)
     return Path(path)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data.dataset import DataSet
-from xbar_core.lab.data.files import download, md5_of, missing_text, read, read_verified
+from xbar_core.lab.data.files import Report, download, md5_of, missing_text, read, read_verified, silent
 
 TRAIN_X, TRAIN_Y = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 TEST_X, TEST_Y = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
@@ -72,7 +72,7 @@ FASHION_MNIST = IdxSource(
 _SOURCES = (MNIST, FASHION_MNIST)
 
 
-def load_idx(source: IdxSource, root: Path, *, fetch: bool = True) -> DataSet:
+def load_idx(source: IdxSource, root: Path, *, fetch: bool = True, report: Report = silent) -> DataSet:
     """Read a data set of IDX files from the data folder; missing files are downloaded if `fetch`.
 
     Raises
@@ -86,7 +86,7 @@ def load_idx(source: IdxSource, root: Path, *, fetch: bool = True) -> DataSet:
     if missing and not fetch:
         raise ConfigError(text)
     for name in missing:
-        download(text, source.url + name, source.md5[name], folder)
+        download(text, source.url + name, source.md5[name], folder, report)
     arrays = {
         name: parse_idx(folder / name, read_verified(folder / name, md5)) for name, md5 in source.md5.items()
     }

@@ -10,7 +10,7 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab.data.cifar import CIFAR10, CIFAR100, load_cifar
 from xbar_core.lab.data.dataset import DataSet
 from xbar_core.lab.data.digits import load_digits
-from xbar_core.lab.data.files import data_folder
+from xbar_core.lab.data.files import Report, data_folder, silent
 from xbar_core.lab.data.idx import FASHION_MNIST, MNIST, load_idx
 from xbar_core.lab.data.image_folder import load_image_folder
 from xbar_core.lab.data.tiny_imagenet import load_tiny_imagenet
@@ -31,6 +31,7 @@ def load_data(
     *,
     fetch: bool = True,
     image_size: int | None = None,
+    report: Report = silent,
 ) -> DataSet:
     """Return a data set, read from files in their original format.
 
@@ -47,6 +48,8 @@ def load_data(
         Download what is missing.
     image_size : int or None
         Height and width that a folder's images are scaled and cut to; None takes them as they are.
+    report : callable
+        Told of every download, for it may take minutes.
 
     Raises
     ------
@@ -68,11 +71,11 @@ def load_data(
         return load_digits()
     root = data_folder(folder)
     if name in _IDX:
-        return load_idx(_IDX[name], root, fetch=fetch)
+        return load_idx(_IDX[name], root, fetch=fetch, report=report)
     if name in _CIFAR:
-        return load_cifar(_CIFAR[name], root, fetch=fetch)
+        return load_cifar(_CIFAR[name], root, fetch=fetch, report=report)
     if name == "tiny-imagenet":
-        return load_tiny_imagenet(root, fetch=fetch)
+        return load_tiny_imagenet(root, fetch=fetch, report=report)
     return load_image_folder(root, image_size=image_size)
 
 

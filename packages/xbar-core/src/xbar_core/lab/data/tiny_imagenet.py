@@ -12,7 +12,7 @@ import numpy as np
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data.dataset import DataSet
-from xbar_core.lab.data.files import download, missing_text, read, read_verified
+from xbar_core.lab.data.files import Report, download, missing_text, read, read_verified, silent
 from xbar_core.lab.data.image_folder import decode_images
 
 _FOLDER = "tiny-imagenet-200"
@@ -20,7 +20,7 @@ URL = f"http://cs231n.stanford.edu/{_FOLDER}.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
-def load_tiny_imagenet(root: Path, *, fetch: bool = True, md5: str = MD5) -> DataSet:
+def load_tiny_imagenet(root: Path, *, fetch: bool = True, md5: str = MD5, report: Report = silent) -> DataSet:
     """Read Tiny-ImageNet: its training images, and its validation images as the test set.
 
     The labels of the original test images were never published.
@@ -34,6 +34,8 @@ def load_tiny_imagenet(root: Path, *, fetch: bool = True, md5: str = MD5) -> Dat
         Download the archive (248 MB) where there is neither.
     md5 : str
         Checksum of the archive. Unpacked images have none.
+    report : callable
+        Told of a download.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def load_tiny_imagenet(root: Path, *, fetch: bool = True, md5: str = MD5) -> Dat
         text = missing_text("Tiny-ImageNet", parents[0], [f"{_FOLDER}.zip or its folder {_FOLDER}"])
         if not fetch:
             raise ConfigError(text)
-        archive = download(text, URL, md5, parents[0])
+        archive = download(text, URL, md5, parents[0], report)
     with zipfile.ZipFile(io.BytesIO(read_verified(archive, md5))) as file:
         prefix = f"{_FOLDER}/"
         names = {name.removeprefix(prefix) for name in file.namelist() if not name.endswith("/")}

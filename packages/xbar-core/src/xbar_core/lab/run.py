@@ -222,7 +222,8 @@ def _train(folder: RunFolder, data: DataSet, options: Options, *, fresh: bool) -
             keeper.load(training, trainer, first=first)
         result.comparison.epochs += training.log
         if training.finished:
-            keeper.settle()
+            if name == list(spec.variants)[-1]:  # it may have ended before its log was written
+                keeper.settle()
             continue
         try:
             training.run(keeper if first else None)
@@ -251,7 +252,7 @@ class _Keeper:
         self._reserved = False
         self._unwritten: OSError | None = None
         self._kept_at = time.monotonic()
-        self._drawn_at, self._drawing = float("-inf"), 0.0
+        self._drawn_at, self._drawing, self._drawn = float("-inf"), 0.0, 0
 
     def load(self, training: Training, trainer: Trainer, *, first: bool) -> None:
         """Put a training where its newest whole checkpoint stands."""
@@ -291,7 +292,8 @@ class _Keeper:
         """Bring log and curves up to date."""
         if _place()[0] == 0 and self._comparison.epochs:
             self._write_log()
-            self._draw()
+            if self._drawn != len(self._comparison.epochs):
+                self._draw()
 
     def _write_log(self) -> None:
         epochs = self._comparison.epochs
@@ -303,7 +305,7 @@ class _Keeper:
         """Draw the curves, and note how long that took: it is not to take a good part of the time."""
         start = time.monotonic()
         self._try(CURVES, lambda: self._folder.write_curves(curves(self._comparison)))
-        self._drawn_at = time.monotonic()
+        self._drawn_at, self._drawn = time.monotonic(), len(self._comparison.epochs)
         self._drawing = self._drawn_at - start
 
     def _reserve(self, training: Training) -> None:

@@ -39,7 +39,8 @@ def show_dry_run(runs: Iterable[DryRun], recipe: Recipe, data: DataSet) -> None:
             for run in done
         ],
         "step: measured, after a first one that is left out, on a trainer that is thrown away. epoch: with "
-        f"one evaluation. run: {recipe.epochs} epochs. memory: most that this process has held, one chip after the other.",
+        f"one evaluation. run: {recipe.epochs} epochs. memory: most that this process has held, one chip "
+        "after the other.",
     )
     if len(done) > 1:
         say(f"all together: {age_text(sum(run.seconds for run in done))}")

@@ -1,19 +1,26 @@
 """Time of a training step against native torch: same run, interleaved, medians.
 
-    python benchmarks/bench_torch.py [--model lenet5 mlp resnet20] [--batch 128] [--repeats 30]
+    python benchmarks/bench_torch.py [--model lenet5 mlp resnet20 lstm] [--chip ideal aam1 txsim-8bit]
+        [--batch 128] [--repeats 30] [--device cuda]
 
 One step is forward, loss, backward and update (momentum 0.9), the matrices of the updated states included;
 it is split into matrices, the rest of the forward, backward and update.
 On a machine that does other work too, OMP_WAIT_POLICY=passive keeps threads from waiting for one another.
 Converters learn their ranges meanwhile, as they do in the first 1000 batches of training.
+
+Memory is what a training step adds to a process that has done one of two samples, at its peak; each number
+comes from a process of its own (on a GPU: from torch's allocator, the network included).
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +40,7 @@ CHIPS: dict[str, Callable[[], Chip]] = {
 }
 
 
-MODELS = {"lenet5": (1, 28, 28), "mlp": (1, 28, 28), "resnet20": (3, 32, 32)}
+MODELS = {"lenet5": (1, 28, 28), "mlp": (1, 28, 28), "resnet20": (3, 32, 32), "lstm": (1, 28, 28)}
 
 
 def native_step(model: nn.Module) -> Step:
@@ -46,18 +53,41 @@ def chip_step(model: nn.Module, chip: Chip) -> Step:
     return training_step(model, PulseSGD(model, lr=0.01, momentum=0.9))
 
 
+def step_of(name: str, chip: str, device: str) -> Step:
+    """Return the step of a network, natively or on a chip."""
+    torch.manual_seed(0)
+    model = build(name, 10, MODELS[name]).to(device)
+    return native_step(model) if chip == "native" else chip_step(model, CHIPS[chip]())
+
+
+def batch_of(name: str, size: int, device: str) -> tuple[Tensor, Tensor]:
+    return torch.rand(size, *MODELS[name], device=device), torch.randint(10, (size,), device=device)
+
+
+def wait(device: str) -> None:
+    """Let a device finish what it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
 def training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
     """Return a function of a batch that does one training step and returns the time of its stages, ms."""
 
     def step(x: Tensor, y: Tensor) -> list[float]:
-        times = [time.perf_counter()]
+        times: list[float] = []
+
+        def mark() -> None:
+            wait(x.device.type)
+            times.append(time.perf_counter())
+
+        mark()
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
-        times.append(time.perf_counter())
+        mark()
         loss.backward()
-        times.append(time.perf_counter())
+        mark()
         optimizer.step()
-        times.append(time.perf_counter())
+        mark()
         return list(1e3 * np.diff(times))
 
     return step
@@ -81,13 +111,37 @@ def refresh_times(found: list[float]) -> Iterator[None]:
         group.read_matrices = real
 
 
-def measure(name: str, chips: Sequence[str], batch: int, warm: int, repeats: int) -> None:
-    torch.manual_seed(0)
-    shape = MODELS[name]
-    x, y = torch.rand(batch, *shape), torch.randint(10, (batch,))
-    steps = {"native": native_step(build(name, 10, shape))}
-    for chip in chips:
-        steps[chip] = chip_step(build(name, 10, shape), CHIPS[chip]())
+def resident(what: str) -> int:
+    """Return a number of this process from Linux' /proc, bytes: ``VmRSS``, or its peak ``VmHWM``."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
+
+
+def memory_of_step(name: str, chip: str, batch: int, device: str) -> float:
+    """Return the peak memory of training steps, MB; to be run in a process of its own."""
+    step = step_of(name, chip, device)
+    step(*batch_of(name, 2, device))
+    before = resident("VmRSS")
+    for _ in range(3):
+        step(*batch_of(name, batch, device))
+    peak = resident("VmHWM") - before if device == "cpu" else torch.cuda.max_memory_allocated(device)
+    return peak / 1e6
+
+
+def print_memory(name: str, chips: Sequence[str], batch: int, device: str) -> None:
+    print(f"{name}, batch {batch}: peak memory of a step, MB")
+    print(" " * 12 + f"{'MB':>10s}{'x native':>10s}")
+    native = 0.0
+    for chip in ("native", *chips):
+        command = [sys.executable, __file__, "--memory-of", name, chip, str(batch), device]
+        found = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        native = found if chip == "native" else native
+        print(f"{chip:12s}{found:10.0f}{found / native:10.2f}")
+
+
+def measure(name: str, chips: Sequence[str], batch: int, warm: int, repeats: int, device: str) -> None:
+    x, y = batch_of(name, batch, device)
+    steps = {chip: step_of(name, chip, device) for chip in ("native", *chips)}
     for step in steps.values():
         for _ in range(warm):
             step(x, y)
@@ -112,16 +166,26 @@ def measure(name: str, chips: Sequence[str], batch: int, warm: int, repeats: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", nargs="+", default=["lenet5", "mlp"], choices=MODELS)
+    parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--chip", nargs="+", default=list(CHIPS), choices=CHIPS)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--warm", type=int, default=101, help="steps before timing; ranges learn for 1000")
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--device", default="cpu", help="where the networks are, e.g. cuda")
+    parser.add_argument("--only", choices=["time", "memory"], help="measure one of the two")
+    parser.add_argument("--memory-of", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.memory_of:
+        name, chip, batch, device = options.memory_of
+        print(memory_of_step(name, chip, int(batch), device))
+        return
+    print(describe("numpy", "numba", "torch"))
     for name in options.model:
-        measure(name, options.chip, options.batch, options.warm, options.repeats)
+        if options.only != "memory":
+            measure(name, options.chip, options.batch, options.warm, options.repeats, options.device)
+        if options.only != "time":
+            print_memory(name, options.chip, options.batch, options.device)
 
 
 if __name__ == "__main__":
-    print(describe("numpy", "numba", "torch"))
     main()

@@ -1,0 +1,158 @@
+"""The time loop of recurrent layers: one step of each kind of cell, and the loop around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+Activation = Callable[[tf.Tensor], tf.Tensor]
+Read = Callable[[tf.Tensor], tf.Tensor]
+"""What the recurrent weight makes of a hidden state: (batch, units) -> (batch, gates x units)."""
+
+
+class Cell(Protocol):
+    """One step: gate inputs of x (batch, gates x units), states (batch, units) -> new states, h first."""
+
+    def __call__(self, from_x: tf.Tensor, states: list[tf.Tensor], read: Read) -> list[tf.Tensor]: ...
+
+
+@dataclass(frozen=True)
+class SimpleCell:
+    """``h = act(from_x + h U)``."""
+
+    activation: Activation
+
+    def __call__(self, from_x: tf.Tensor, states: list[tf.Tensor], read: Read) -> list[tf.Tensor]:
+        return [self.activation(from_x + read(states[0]))]
+
+
+@dataclass(frozen=True)
+class LSTMCell:
+    """``c = f c + i g, h = o act(c)``, gates in the order i, f, g, o."""
+
+    activation: Activation
+    gate: Activation
+
+    def __call__(self, from_x: tf.Tensor, states: list[tf.Tensor], read: Read) -> list[tf.Tensor]:
+        i, f, g, o = tf.split(from_x + read(states[0]), 4, axis=-1)
+        c = self.gate(f) * states[1] + self.gate(i) * self.activation(g)
+        return [self.gate(o) * self.activation(c), c]
+
+
+@dataclass(frozen=True)
+class GRUCell:
+    """``n = act(x_n + r h_n), h = (1 - z) n + z h``, gates in torch's order r, z, n.
+
+    Without `reset_after` the reset gate acts before the product, ``h_n = (r h) U``: a second read.
+
+    Parameters
+    ----------
+    activation, gate : callable
+        Of the new state, of the gates.
+    reset_after : bool
+        Where the reset gate acts.
+    bias : Tensor (3 units,) or None
+        What is added to ``h U``.
+    """
+
+    activation: Activation
+    gate: Activation
+    reset_after: bool
+    bias: tf.Tensor | None
+
+    def __call__(self, from_x: tf.Tensor, states: list[tf.Tensor], read: Read) -> list[tf.Tensor]:
+        h = states[0]
+        from_h = read(h) if self.bias is None else read(h) + self.bias
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = tf.split(from_x, 3, axis=-1), tf.split(from_h, 3, axis=-1)
+        r, z = self.gate(x_r + h_r), self.gate(x_z + h_z)
+        if self.reset_after:
+            n = self.activation(x_n + r * h_n)
+        else:
+            n = self.activation(x_n + tf.split(read(r * h), 3, axis=-1)[2])
+        return [n + z * (h - n)]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a sequence is gone through.
+
+    Parameters
+    ----------
+    reverse : bool
+        From the last step to the first; outputs come in the order of the steps taken.
+    every : bool
+        Return the outputs of all steps, else only the last.
+    zero_masked : bool
+        Outputs of masked steps are 0, else those of the step before.
+    unroll : bool
+        Lay the steps out one by one in a graph.
+    """
+
+    reverse: bool
+    every: bool
+    zero_masked: bool
+    unroll: bool
+
+    def run(
+        self, cell: Cell, read: Read, from_x: tf.Tensor, mask: tf.Tensor | None, states: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Return outputs (batch, length, units), or the last (batch, units), and final states.
+
+        Parameters
+        ----------
+        cell : Cell
+            One step.
+        read : callable
+            The recurrent weight.
+        from_x : Tensor (batch, length, gates x units)
+            Gate inputs of all steps.
+        mask : bool Tensor (batch, length) or None
+            False where a step is skipped: states stay as they are.
+        states : list of Tensor (batch, units)
+            Initial states, h first.
+        """
+
+        def step(t: Any, output: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            if mask is None:
+                states = cell(from_x[:, t], states, read)
+                return states[0], states
+            here = mask[:, t][:, None]
+            # What is skipped is sent as 0, so that it moves no range.
+            new = cell(from_x[:, t], [tf.where(here, states[0], 0), *states[1:]], read)
+            output = tf.where(here, new[0], 0 if self.zero_masked else output)
+            return output, [tf.where(here, now, held) for now, held in zip(new, states, strict=True)]
+
+        output = tf.zeros_like(states[0])
+        if tf.executing_eagerly() or self.unroll:
+            length, outputs = from_x.shape[1], []
+            for t in reversed(range(length)) if self.reverse else range(length):
+                output, states = step(t, output, states)
+                outputs.append(output)
+            return tf.stack(outputs, axis=1) if self.every else output, states
+        return self._symbolic(step, tf.shape(from_x)[1], output, states)
+
+    def _symbolic(
+        self, step: Any, length: tf.Tensor, output: tf.Tensor, states: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        def at(n: Any) -> Any:
+            return length - 1 - n if self.reverse else n
+
+        def body(n: tf.Tensor, output: tf.Tensor, states: list[tf.Tensor], kept: Any) -> Any:
+            output, states = step(at(n), output, states)
+            return n + 1, output, states, kept.write(n, output) if self.every else kept
+
+        # The first step stands before the loop: nothing goes backward from it to states that are constant.
+        output, states = step(at(0), output, states)
+        kept = tf.TensorArray(output.dtype, length, element_shape=output.shape)
+        kept = kept.write(0, output) if self.every else kept
+        # One after the other: a step reads the counters that the one before has advanced.
+        _, output, states, kept = tf.while_loop(
+            lambda n, *_: n < length,
+            body,
+            (tf.constant(1), output, states, kept),
+            parallel_iterations=1,
+        )
+        return tf.transpose(kept.stack(), (1, 0, 2)) if self.every else output, states

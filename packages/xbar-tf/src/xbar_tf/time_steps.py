@@ -1,0 +1,136 @@
+"""Many calls of one crossbar weight in a time loop, as one read of the chip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from xbar_core.engine import Ranges
+from xbar_tf._bridge import Array, host_call
+from xbar_tf.crossbar import Crossbar, Held, Solved
+from xbar_tf.functional import crossbar_linear, effective_weight, is_product
+
+
+class TimeSteps(Crossbar):
+    """A crossbar weight for the length of one sequence.
+
+    The matrices are computed before the first step and are the same in every step, conductances that are
+    drawn for each batch included. Every step is a call of its own, so its noise is its own. What the
+    forward converters learn of the sequence is one observation, the largest of its steps: a range that is
+    averaged over the first batches is not filled by the steps of a few. (In the backward read every
+    step counts.)
+
+    Parameters
+    ----------
+    crossbar : Crossbar
+        The weight. This object shares its attributes.
+    training : bool
+        Whether the calls train.
+    backward : bool
+        Whether a gradient of the hidden state will be asked for, as far as is known.
+
+    Notes
+    -----
+    In a graph this object is made when the graph is; `begin` and `end` are nodes of it and mark a sequence
+    whenever it runs. TensorFlow does not order such nodes and a loop of its own accord: the states pass
+    through both.
+
+    Examples
+    --------
+    ::
+
+        steps = TimeSteps(crossbar, training, backward)
+        (h,) = steps.begin([h])
+        for t in range(length):
+            h = tf.tanh(x[:, t] + steps.product(h))
+        (h,) = steps.end([h])
+    """
+
+    __slots__ = ("_asked", "_crossbar", "_first", "_learned", "_matrix", "_training")
+
+    def __init__(self, crossbar: Crossbar, training: bool, backward: bool) -> None:
+        self.__dict__ = crossbar.__dict__
+        self._crossbar, self._training, self._asked = crossbar, training, backward
+        self._first: Solved | None = None
+        self._learned: list[Ranges] | None = None
+        self._matrix: tf.Tensor | None = None
+
+    def begin(self, states: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Begin a sequence; its steps start from the states that are returned."""
+        if is_product(self):
+            self._matrix = effective_weight(self._crossbar, self._training)
+            return states
+        with tf.control_dependencies([_mark(self._begin)]):
+            return [tf.identity(state) for state in states]
+
+    def end(self, results: list[tf.Tensor]) -> list[tf.Tensor]:
+        """End a sequence: its ranges are kept, before anything goes backward from what is returned."""
+        if self._matrix is not None:
+            return results
+        with tf.control_dependencies(results):
+            mark = _mark(self._end)
+        return [_after(mark, result) for result in results]
+
+    def product(self, h: tf.Tensor) -> tf.Tensor:
+        """Return ``h @ W`` (batch, out) of one step, h (batch, in)."""
+        if self._matrix is None:
+            return crossbar_linear(h, self, self._training)
+        return tf.matmul(tf.cast(h, self.dtype), self._matrix)
+
+    def _begin(self) -> None:
+        self._first, self._learned = None, []
+
+    def _end(self) -> None:
+        learned, self._learned = self._learned, None
+        if learned:
+            with self.group.lock:
+                largest = (
+                    max(each, key=lambda s: (s.batches, s.value)) for each in zip(*learned, strict=True)
+                )
+                super().keep_ranges(Ranges(*largest), self.ranges)
+
+    def solved(self, held: Held, training: bool, backward: bool = False) -> Solved:
+        """Return the matrices of the sequence."""
+        if self._first is None:
+            self._first = self._crossbar.solved(held, training, backward or self._asked)
+        return self._first
+
+    def recalled(self, version: int, held: Held, step: int, backward: bool = False) -> Solved:
+        """Return the matrices of the sequence for the backward pass of one of its steps."""
+        assert self._first is not None
+        first = self._first.held
+        return self._crossbar.recalled(version, first, first.step(self._training), backward)
+
+    def keep_ranges(self, ranges: Ranges, before: Ranges) -> None:
+        """Set aside what a step of the forward pass has learned; keep what a backward read has."""
+        if self._learned is None:
+            super().keep_ranges(ranges, before)
+        else:
+            self._learned.append(ranges)
+
+
+def _mark(function: Any) -> tf.Tensor:
+    """Call a function now, or whenever the graph comes here."""
+
+    def marked() -> list[Array]:
+        function()
+        return [np.zeros((), np.int64)]
+
+    (mark,) = host_call(marked, [], [tf.TensorSpec((), "int64")])
+    return mark
+
+
+def _after(mark: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Return values, and let their gradient go on, no sooner than a mark is set."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+    def passed(values: tf.Tensor) -> Any:
+        def gradient(bar: tf.Tensor) -> tf.Tensor:
+            with tf.control_dependencies([mark]):
+                return tf.identity(bar)
+
+        return tf.identity(values), gradient
+
+    return passed(values)

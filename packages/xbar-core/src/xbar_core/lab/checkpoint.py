@@ -27,6 +27,7 @@ from xbar_core.lab.trainer import Arrays
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 _SPARE = ".spare-{}"
+_MOST_BLANKS = 1 << 24  # a header that is too long is not read
 _FILES = 4  # three with names, and one to write the next into
 
 
@@ -50,12 +51,12 @@ class Checkpoint(NamedTuple):
 
 
 def encode(state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], size: int = 0) -> bytes:
-    """Return the bytes of a checkpoint, at least `size` of them: blanks fill the header."""
+    """Return the bytes of a checkpoint, at least `size` of them where 16 MiB of blanks in the header do."""
     text = json.dumps(facts, sort_keys=True)
     metadata = {"format": "xbar-checkpoint-1", "facts": text, "digest": _digest(state, text)}
     arrays = {name: np.array(array, order="C") for name, array in state.items()}
     data: bytes = optional("safetensors.numpy", "safetensors", "checkpoint").save(arrays, metadata)
-    missing = -(-max(size - len(data), 0) // 8) * 8
+    missing = min(-(-max(size - len(data), 0) // 8) * 8, _MOST_BLANKS)
     if not missing:
         return data
     length = int.from_bytes(data[:8], "little")

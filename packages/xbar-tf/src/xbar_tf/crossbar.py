@@ -108,7 +108,7 @@ class Crossbar(StoredWeight):
     def weight(self) -> tf.Tensor:
         """Return the weights (in, out) that the states stand for; differentiable in the states."""
         code, w_max = self.layout.code, tf.convert_to_tensor(self.w_max.value)
-        faults = self.variables.get("faults")
+        faults, inputs = self.variables.get("faults"), self.tensors()
 
         @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
         def decoded(state: tf.Tensor) -> Any:
@@ -116,7 +116,7 @@ class Crossbar(StoredWeight):
                 value = mapping.decode(code, state, w_max)
             else:
                 shape = tf.TensorSpec(state.shape[1:], state.dtype)
-                (value,) = host_call(self._weight, [*self.tensors()], [shape], stateful=False)
+                (value,) = host_call(self._weight, inputs, [shape], stateful=False)
 
             def gradient(bar: tf.Tensor) -> tf.Tensor:
                 state_bar = self.state_gradient(bar)
@@ -193,7 +193,7 @@ class Crossbar(StoredWeight):
             raise ShapeError(f"step: shape {tuple(step.shape)} is not that of {tuple(self.state.shape[1:])}")
 
         def written(values: Array, rate: Array, *arrays: Array) -> list[Array]:
-            return self._written(values, float(rate), native, arrays)
+            return self.written(values, float(rate), native, arrays)
 
         # As a float32 tensor 0.1 would not be 0.1 for float64 states.
         exact = tf.cast(rate, "float64") if tf.is_tensor(rate) else tf.constant(float(rate), "float64")
@@ -211,12 +211,14 @@ class Crossbar(StoredWeight):
         specs = [tf.TensorSpec(self.variables[name].shape, self.variables[name].dtype) for name in names]
         return [*specs, tf.TensorSpec((), "int64"), tf.TensorSpec((), "int64")]
 
-    def _written(
-        self, step: Array, rate: float, native: float | None, arrays: Sequence[Array]
-    ) -> list[Array]:
-        state, counters = arrays[:2]
-        buffers = dict(zip(self.buffer_names, arrays[2:], strict=True))
-        held = Held(state, counters, buffers)
+    def held_for_write(self, arrays: Sequence[Array]) -> Held:
+        """Return what `all_tensors` are on the host."""
+        return Held(arrays[0], arrays[1], dict(zip(self.buffer_names, arrays[2:], strict=True)))
+
+    def written(self, step: Array, rate: float, native: float | None, arrays: Sequence[Array]) -> list[Array]:
+        """Return what `write` computes, from `all_tensors` on the host, in the order of `write_specs`."""
+        held = self.held_for_write(arrays)
+        state, counters, buffers = held
         self.require_finite(step, "weight step", held)
         count = int(counters[2])
         results = [

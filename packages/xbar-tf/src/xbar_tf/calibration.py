@@ -1,0 +1,251 @@
+"""What data tell of a network: ranges of its converters, and scales of its weights in native training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from xbar_core._checks import check_integer, nearest
+from xbar_core.config.ranges import AnyRange, TrackedRange
+from xbar_core.engine import Ranges
+from xbar_core.errors import ConfigError
+from xbar_core.periphery.ranges import RangeState
+from xbar_tf._bridge import assign, host
+from xbar_tf.crossbar import COUNTERS, Crossbar
+from xbar_tf.host import CrossbarLayer, crossbars_of
+
+Loss = Callable[[Any, Any], tf.Tensor]
+
+
+class LayerStatistics(NamedTuple):
+    """Maxima of one weight over native training.
+
+    Attributes
+    ----------
+    w_max : float
+        Largest magnitude that a weight had, weight units.
+    dw_max : float
+        Largest magnitude of a weight's change in one step, learning rate included, weight units.
+    """
+
+    w_max: float
+    dw_max: float
+
+
+def native_statistics(
+    model: keras.Model,
+    data: Iterable[Any],
+    optimizer: keras.optimizers.Optimizer,
+    loss: Loss,
+    epochs: int = 1,
+) -> dict[str, LayerStatistics]:
+    """Train a native model and return the maxima of its weights and of their steps.
+
+    They are what the TxSim paper calls Wmax and dWmax (section IV-C), for ``update.scale.rule = "native"``.
+
+    Parameters
+    ----------
+    model : Model
+        Native model, built; it is trained, so hand in a copy of one that you want to keep.
+    data : iterable
+        Yields (inputs, targets); iterated once in every epoch.
+    optimizer : Optimizer
+        Any optimizer of Keras.
+    loss : callable
+        ``loss(targets, outputs)``, a 0-d tensor (or one value for each sample).
+    epochs : int
+        Epochs to train.
+
+    Returns
+    -------
+    dict of str to LayerStatistics
+        By the weight's path, for every trainable weight of two dimensions or more.
+
+    Raises
+    ------
+    ConfigError
+        The model has crossbar weights, or there is no batch.
+    FloatingPointError
+        The loss is NaN or infinite.
+    """
+    if any(True for _ in crossbars_of(model)):
+        raise ConfigError("model: has crossbar weights; statistics are those of a native model: to_native")
+    check_integer("epochs", epochs, minimum=1)
+    weights = {str(v.path): v for v in model.trainable_variables if len(v.shape) >= 2}
+    w_max = {name: _largest(host(v)) for name, v in weights.items()}
+    dw_max, steps = dict.fromkeys(weights, 0.0), 0
+    for _ in range(epochs):
+        for inputs, targets in data:
+            before = {name: host(v).copy() for name, v in weights.items()}
+            with tf.GradientTape() as tape:
+                value = tf.reduce_mean(loss(targets, model(inputs, training=True)))
+            if not np.isfinite(host(value)):
+                raise FloatingPointError(
+                    f"step {steps}: the loss is {float(host(value))}; lower the learning rate"
+                )
+            optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
+            steps += 1
+            for name, v in weights.items():
+                w_max[name] = max(w_max[name], _largest(host(v)))
+                dw_max[name] = max(dw_max[name], _largest(host(v) - before[name]))
+    if steps == 0:
+        raise ConfigError("data: yields no batch; give (inputs, targets) pairs, anew in every epoch")
+    return {name: LayerStatistics(w_max[name], dw_max[name]) for name in weights}
+
+
+def _largest(values: Any) -> float:
+    return float(np.abs(values).max())
+
+
+def native_path(crossbar: Crossbar) -> tuple[str, str]:
+    """Return the path of a crossbar weight's layer, and the name that its native twin gives the weight."""
+    owner, suffix = crossbar.owner, crossbar.suffix
+    name = getattr(owner, "kernel_name", "kernel")
+    if suffix.startswith("_hh"):
+        name = "recurrent_kernel"
+    elif suffix and not suffix.startswith("_ih"):
+        name = suffix.removeprefix("_")
+    return str(owner.path), name
+
+
+def statistics_of(crossbar: Crossbar, statistics: Mapping[str, LayerStatistics]) -> LayerStatistics:
+    """Return the statistics of the native twin of a crossbar weight."""
+    path, name = native_path(crossbar)
+    for key, found in statistics.items():
+        # The weights of a native recurrent layer are those of the cell in it.
+        if key.startswith(f"{path}/") and key.endswith(f"/{name}"):
+            return found
+    wanted = f"{path}/{name}"
+    raise ConfigError(f"statistics: none for {wanted!r}{nearest(wanted, statistics)}; collect them anew")
+
+
+def calibrate(
+    model: keras.Model, data: Iterable[Any], loss: Loss | None = None, *, freeze: bool = True
+) -> dict[str, Ranges]:
+    """Find the tracked ranges of all converters of a model from data, anew.
+
+    Nothing else changes: weights, gradients, running statistics of normalisation and counters stay as they
+    are, and layers that behave differently in training (dropout, normalisation) behave as in evaluation.
+
+    Parameters
+    ----------
+    model : Model
+        Model with crossbar weights.
+    data : iterable
+        Yields batches: inputs, or tuples that begin with them; with `loss`, (inputs, targets). A
+        ``tf.data.Dataset`` is one.
+    loss : callable or None
+        ``loss(targets, outputs)``: the backward read is calibrated, too. None leaves its ranges to the first
+        training steps.
+    freeze : bool
+        Whether later training leaves the found ranges as they are; False lets the first batches go on with
+        the average, as if those of the data had been part of them.
+
+    Returns
+    -------
+    dict of str to Ranges
+        What was found, by path of the state.
+
+    Raises
+    ------
+    ConfigError
+        The model has no crossbar weights, or there is no batch; nothing is changed.
+    """
+    crossbars = dict(crossbars_of(model))
+    if not crossbars:
+        raise ConfigError("model: has no crossbar weights; use convert(model, config) first")
+    kept = {name: (c.ranges, host(c.variables["counters"]).copy()) for name, c in crossbars.items()}
+    try:
+        for crossbar in crossbars.values():
+            _set(crossbar, _each(crossbar, lambda rule, held: RangeState() if _tracked(rule) else held))
+        batches = 0
+        with learning(model):
+            for batch in data:
+                _observe(model, batch, loss)
+                batches += 1
+        if batches == 0:
+            raise ConfigError("data: yields no batch; give at least one")
+    except BaseException:
+        for name, crossbar in crossbars.items():
+            _set(crossbar, kept[name][0])
+        raise
+    finally:
+        for name, crossbar in crossbars.items():
+            assign(crossbar.variables["counters"], kept[name][1])
+            crossbar.pulses = []
+    if freeze:
+        for crossbar in crossbars.values():
+            _freeze(crossbar)
+    return {name: crossbar.ranges for name, crossbar in crossbars.items()}
+
+
+@contextmanager
+def learning(model: keras.Model) -> Iterator[None]:
+    """Have the layers on crossbars called as in training while the model is called as in evaluation."""
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, CrossbarLayer)]
+    rates = ("dropout", "recurrent_dropout")
+    dropped = [{name: vars(layer)[name] for name in rates if name in vars(layer)} for layer in layers]
+    try:
+        for layer, names in zip(layers, dropped, strict=True):
+            vars(layer).update(call=_training(layer.call), **dict.fromkeys(names, 0.0))
+        yield
+    finally:
+        for layer, names in zip(layers, dropped, strict=True):
+            vars(layer).pop("call", None)
+            vars(layer).update(names)
+
+
+def _training(call: Callable[..., Any]) -> Callable[..., Any]:
+    def training(*arguments: Any, **options: Any) -> Any:
+        return call(*arguments, **{**options, "training": True})
+
+    return training
+
+
+def _observe(model: keras.Model, batch: Any, loss: Loss | None) -> None:
+    inputs = batch[0] if isinstance(batch, tuple | list) else batch
+    if loss is None:
+        model(inputs, training=False)
+        return
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise ConfigError("data: yields no targets, which loss needs; yield (inputs, targets)")
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(loss(batch[1], model(inputs, training=False)))
+    tape.gradient(value, [v.value for v in model.trainable_variables])
+
+
+def _tracked(rule: AnyRange) -> bool:
+    return isinstance(rule, TrackedRange)
+
+
+def _set(crossbar: Crossbar, ranges: Ranges) -> None:
+    assign(crossbar.variables["ranges"], ranges.to_array())
+
+
+def _each(crossbar: Crossbar, change: Callable[[AnyRange, RangeState], RangeState]) -> Ranges:
+    """Return the ranges of a crossbar weight, each changed by its rule."""
+    found = {}
+    for plan in (crossbar.layout.forward, crossbar.layout.backward):
+        for name, rule in ((plan.input_range, plan.input_rule), (plan.current_range, plan.current_rule)):
+            found[name] = change(rule, getattr(crossbar.ranges, name))
+    return Ranges(**found)
+
+
+def _freeze(crossbar: Crossbar) -> None:
+    """Count as many batches and epochs as the rules ask for, for ranges that have learned anything."""
+    counters = host(crossbar.variables["counters"]).copy()
+    at = COUNTERS.index("epochs")
+
+    def enough(rule: AnyRange, held: RangeState) -> RangeState:
+        if not isinstance(rule, TrackedRange) or held.batches == 0:
+            return held
+        counters[at] = max(counters[at], rule.epochs or 0)
+        return held._replace(batches=max(held.batches, rule.batches or 0))
+
+    _set(crossbar, _each(crossbar, enough))
+    assign(crossbar.variables["counters"], counters)

@@ -118,10 +118,19 @@ class TorchTrainer:
     @contextmanager
     def _draws(self) -> Iterator[None]:
         """Key torch's generator (dropout) by seed, process and step; give it back as it was."""
-        key = np.random.SeedSequence([self._recipe.seed, self._processes.rank, self._steps])
-        with torch.random.fork_rng(devices=[self._place] if self._place.type == "cuda" else []):
-            torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        words = np.random.SeedSequence([self._recipe.seed, self._processes.rank, self._steps])
+        key = int(words.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        if self._place.type == "cuda":
+            with torch.random.fork_rng(devices=[self._place]):
+                torch.manual_seed(key)
+                yield
+            return
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(key)
+        try:
             yield
+        finally:
+            torch.default_generator.set_state(before)
 
     def _clip(self) -> None:
         if isinstance(self._optimizer, PulseSGD):

@@ -305,7 +305,7 @@ def test_pickle_and_trained_weights_go_back() -> None:
 
 def test_ranges_of_weights_can_be_given() -> None:
     """w_max by the native name of the weight reaches the layer; the others keep the chip's rule."""
-    chip = convert(mlp(), "ideal", w_max={"fc1.weight": 2.5})
+    chip = convert(mlp(), "txsim", w_max={"fc1.weight": 2.5})
     assert chip.fc1.w_max.item() == 2.5
     assert chip.fc2.w_max.item() == pytest.approx(4 * mlp().fc2.weight.abs().max().item())
     with pytest.raises(ConfigError, match=r"w_max: 'fc1.weigth' is no weight.*did you mean 'fc1.weight'"):

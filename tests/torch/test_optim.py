@@ -356,8 +356,8 @@ def test_pulses_allow_neither_momentum_nor_decay(field, encoding):
 
 def test_native_scale_of_each_layer():
     """With rule native a weight step moves devices by R / (2 w_max) of the layer's own native maximum."""
-    chip = preset("ideal").with_values({"update.scale": {"rule": "native"}, "mapping.w_max": WIDE})
-    _, model = pair_of_models(chip)
+    values = {"update.scale": {"rule": "native"}, "mapping": {"kind": "balanced", "w_max": WIDE}}
+    _, model = pair_of_models(preset("ideal").with_values(values))
     with pytest.raises(ConfigError, match=r"update\.scale: rule = 'native' without values \(0\.state\)"):
         PulseSGD(model, lr=0.1)
     statistics = {"0.weight": LayerStatistics(2.0, 0.1), "1.weight": LayerStatistics(3.0, 0.1)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -13,11 +15,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 
 from xbar_core.config import Chip, preset
 from xbar_core.errors import ConfigError, ShapeError
-from xbar_torch import group
+from xbar_torch import _recurrence, group
 from xbar_torch.convert import conversion_report, convert, to_native
-from xbar_torch.functional import is_product
+from xbar_torch.crossbar import Crossbar
+from xbar_torch.functional import crossbar_linear, is_product
 from xbar_torch.host import crossbars_of
 from xbar_torch.recurrent import XbarGRU, XbarLSTM, XbarRNN
+from xbar_torch.time_steps import TimeSteps
 
 KINDS: dict[str, tuple[Any, type[nn.Module], dict[str, Any]]] = {
     "rnn-tanh": (XbarRNN, nn.RNN, {}),
@@ -174,6 +178,54 @@ def test_matrices_are_computed_once_for_a_sequence(monkeypatch: pytest.MonkeyPat
         layer.state_hh_l0.mul_(0.99)
     layer(x)[0].sum().backward()
     assert len(calls) == before + 1
+
+
+def test_the_outer_products_of_a_sequence_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One gradient for each weight and sequence, equal to the sum over steps that are read one by one."""
+    layer, _ = pair("rnn-tanh", preset("txsim-8bit"))
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    layer(x)[0].sum().backward()
+    layer.eval().zero_grad()
+    h, steps = torch.zeros(2, 4, dtype=torch.float64), []
+    for inputs in crossbar_linear(x, layer.crossbars["_ih_l0"]):
+        read = crossbar_linear(h, layer.crossbars["_hh_l0"])
+        h = torch.tanh(inputs + layer.bias_ih_l0 + read + layer.bias_hh_l0)
+        steps.append(h)
+    torch.stack(steps).square().sum().backward()
+    wanted = {name: p.grad.clone() for name, p in layer.named_parameters()}
+    layer.zero_grad()
+    counted, real = [], Crossbar.state_gradient
+    monkeypatch.setattr(
+        Crossbar, "state_gradient", lambda self, bar: counted.append(self.suffix) or real(self, bar)
+    )
+    layer(x)[0].square().sum().backward()
+    assert sorted(counted) == ["_hh_l0", "_ih_l0"]
+    for name, p in layer.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[name], rtol=0, atol=1e-12)
+
+
+def test_a_sequence_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What joins its steps is freed with its graph; frozen weights need nothing."""
+    seen: list[weakref.ref[TimeSteps]] = []
+
+    def noted(*arguments: Any) -> TimeSteps:
+        steps = TimeSteps(*arguments)
+        seen.append(weakref.ref(steps))
+        return steps
+
+    monkeypatch.setattr(_recurrence, "TimeSteps", noted)
+    layer, _ = pair("lstm", preset("txsim-8bit"))
+    x = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
+    gc.disable()
+    try:
+        for trained in (True, False):
+            layer.requires_grad_(trained)
+            layer(x)[0][1].sum().backward()
+            assert (layer.state_hh_l0.grad is not None) == trained
+            assert [steps() for steps in seen] == [None] * len(seen)
+            layer.zero_grad()
+    finally:
+        gc.enable()
 
 
 def test_conductances_drawn_per_batch_hold_for_a_sequence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,17 +34,20 @@ from xbar_core.config import Chip
 from xbar_core.config.mapping import MaxAbs
 from xbar_core.engine import (
     Call,
+    Encoded,
     Layout,
     Matrices,
     Programmed,
     Ranges,
     Reference,
     Request,
+    Residual,
     Updated,
     conductances,
     program,
     reprogram,
     update,
+    weight_gradient,
     weights,
 )
 from xbar_core.errors import ShapeError
@@ -368,6 +371,15 @@ class Crossbar:
             )
 
     # Training.
+
+    @property
+    def target(self) -> Tensor:
+        """What the gradient of a call flows to."""
+        return self.state
+
+    def call_gradient(self, residual: Residual, sent: Encoded, dy: Tensor) -> Tensor:
+        """Return the gradient of `target` that one call of a linear layer leaves, ``crossbar`` mode."""
+        return self.state_gradient(weight_gradient(self.layout, residual, sent, dy))
 
     def state_gradient(self, weight_bar: Tensor) -> Tensor:
         """Return dL/ds (devices, in, out) from dL/dw (in, out), by the ideal mapping."""

@@ -21,7 +21,6 @@ from xbar_core.engine import (
     encode_errors,
     read_encoded,
     residual_of,
-    weight_gradient,
 )
 from xbar_core.engine.exact import exact_vjp
 from xbar_core.engine.matrices_vjp import matrices_vjp
@@ -116,8 +115,7 @@ class _Product(torch.autograd.Function):
             if crossbar.chip.backward.mode == "crossbar":
                 # Several array sets are a convolution's, which has a crossbar read of its own.
                 (matrices,), (residual,), (dy,) = ctx.matrices, ctx.residuals, errors
-                dx, weight_bar = _crossbar_backward(crossbar, matrices, residual, dy, need_x, need_state)
-                return dx, None if weight_bar is None else crossbar.state_gradient(weight_bar), None, None
+                return *_crossbar_backward(crossbar, matrices, residual, dy, need_x, need_state), None, None
             gradients = [
                 exact_vjp(
                     request.layout,
@@ -147,9 +145,9 @@ def _join(parts: list[Tensor]) -> Tensor:
 
 
 def _crossbar_backward(
-    crossbar: Crossbar, matrices: Matrices, residual: Residual, dy: Tensor, need_x: bool, need_weight: bool
+    crossbar: Crossbar, matrices: Matrices, residual: Residual, dy: Tensor, need_x: bool, need_state: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return dL/dx by the transposed read and dL/dw by the outer product, whichever are needed."""
+    """Return dL/dx by the transposed read and dL/ds by the outer product, whichever are needed."""
     layout, call = crossbar.layout, residual.call
     sent, crossbar.ranges = encode_errors(layout, crossbar.ranges, dy, call)
     dx = None
@@ -158,7 +156,7 @@ def _crossbar_backward(
             layout, layout.backward, matrices, crossbar.buffers(), crossbar.ranges, sent, call
         )
         dx, crossbar.ranges = reading.result, reading.ranges
-    if not need_weight:
+    if not need_state:
         return dx, None
     if crossbar.chip.update.pulsed:
         x = residual.inputs
@@ -166,7 +164,7 @@ def _crossbar_backward(
         decoded = (x, dy) if full else (x * residual.full_scale, sent.value * sent.full_scale)
         places, errors = (part.reshape(part.shape[0], -1, part.shape[-1]) for part in decoded)
         crossbar.keep_pulses(Pulses(0, places, errors, call))
-    return dx, weight_gradient(layout, residual, sent, dy)
+    return dx, crossbar.call_gradient(residual, sent, dy)
 
 
 @excluded
@@ -192,7 +190,7 @@ def crossbar_linear(x: Tensor, crossbar: Crossbar) -> Tensor:
     if x.ndim == 1:
         return crossbar_linear(x[None], crossbar)[0]
     backward = torch.is_grad_enabled() and x.requires_grad
-    return applied(_Product, x.contiguous(), crossbar.state, crossbar, backward)
+    return applied(_Product, x.contiguous(), crossbar.target, crossbar, backward)
 
 
 @excluded

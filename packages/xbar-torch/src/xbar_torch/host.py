@@ -7,14 +7,15 @@ optimizers are built on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from xbar_core.config import Chip
 from xbar_core.engine import Layout, Ranges, Reference
-from xbar_torch._bridge import ANALOG, analog_dtype
+from xbar_torch._bridge import ANALOG, analog_dtype, resolve_chip
 from xbar_torch.crossbar import Counters, Crossbar
 
 _EXTRA = ("ranges", "counters")
@@ -37,6 +38,35 @@ class CrossbarModule(nn.Module):
         self.crossbars: dict[str, Crossbar] = {}
         self.data_parallel = True
         self._engine_buffers: dict[str, tuple[str, ...]] = {}
+
+    @classmethod
+    def from_native(
+        cls,
+        native: nn.Module,
+        config: str | Path | Chip = "ideal",
+        *,
+        seed: int | None = None,
+        name: int | str = 0,
+        signed_input: bool = True,
+        w_max: Any = None,
+    ) -> Self:
+        """Return a layer with the weights of its native twin programmed; digital parameters are shared.
+
+        Parameters
+        ----------
+        native : Module
+            The twin of `torch.nn`.
+        config, seed, name, signed_input, w_max
+            As when the layer is made anew.
+        """
+        layer = cls.__new__(cls)
+        CrossbarModule.__init__(layer)
+        layer._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
+        return layer.train(native.training)
+
+    def _adopt(self, native: Any, chip: Chip, name: int | str, signed_input: bool, w_max: Any) -> None:
+        """Take over what a native twin holds, its weights by `add_crossbar`."""
+        raise NotImplementedError(f"{type(self).__name__} has no native twin")
 
     def add_crossbar(
         self,

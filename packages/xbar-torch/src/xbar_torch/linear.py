@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,23 +62,6 @@ class XbarLinear(CrossbarModule):
         super().__init__()
         native = nn.Linear(in_features, out_features, bias, device, dtype)
         self._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
-
-    @classmethod
-    def from_native(
-        cls,
-        native: nn.Linear,
-        config: str | Path | Chip = "ideal",
-        *,
-        seed: int | None = None,
-        name: int | str = 0,
-        signed_input: bool = True,
-        w_max: float | None = None,
-    ) -> Self:
-        """Return a layer with the weights of a native one programmed; the bias is the same Parameter."""
-        layer = cls.__new__(cls)
-        CrossbarModule.__init__(layer)
-        layer._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
-        return layer.train(native.training)
 
     def _adopt(
         self, native: nn.Linear, chip: Chip, name: int | str, signed_input: bool, w_max: float | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import _VF, Tensor, nn
@@ -70,23 +70,6 @@ class _XbarRecurrent(CrossbarModule):
         super().__init__()
         native = self._native(*arguments, **options)
         self._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
-
-    @classmethod
-    def from_native(
-        cls,
-        native: Native,
-        config: str | Path | Chip = "ideal",
-        *,
-        seed: int | None = None,
-        name: int | str = 0,
-        signed_input: bool = True,
-        w_max: Mapping[str, float] | None = None,
-    ) -> Self:
-        """Return a layer with the weights of a native one programmed; biases are the same Parameters."""
-        layer = cls.__new__(cls)
-        CrossbarModule.__init__(layer)
-        layer._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
-        return layer.train(native.training)
 
     def _adopt(
         self,

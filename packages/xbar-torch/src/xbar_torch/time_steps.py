@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
-from xbar_core.engine import Matrices, Ranges
-from xbar_torch._bridge import analog
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from xbar_core.engine import Encoded, Matrices, Ranges, Residual
+from xbar_torch._bridge import analog, applied
 from xbar_torch.crossbar import Crossbar
 
 
@@ -16,7 +21,7 @@ class TimeSteps(Crossbar):
     drawn for each batch included. Every step is a call of its own, so its noise is its own. What the
     forward converters learn of the sequence is one observation, the largest of its steps: a range that is
     averaged over the first batches is not filled by the steps of a few. (In the backward read every
-    step counts.)
+    step counts.) In ``crossbar`` mode the outer products of all steps are one, after the last.
 
     Parameters
     ----------
@@ -34,13 +39,30 @@ class TimeSteps(Crossbar):
                 h = torch.tanh(x[:, t] + crossbar_linear(h, steps))
     """
 
-    __slots__ = ("_learned",)
+    __slots__ = ("_learned", "_outer", "_target")
 
     def __init__(self, crossbar: Crossbar, backward: bool) -> None:
         self.__dict__ = crossbar.__dict__
         self._learned: list[Ranges] = []
+        self._outer: list[tuple[Tensor, Tensor]] = []
+        self._target: Tensor = crossbar.state
+        if crossbar.chip.backward.mode == "crossbar":
+            self._target = applied(_Sequence, crossbar.state, crossbar, self._outer)
         with analog(crossbar.state.device):
             super().matrices(backward)
+
+    @property
+    def target(self) -> Tensor:
+        """What the gradient of a step flows to: in ``crossbar`` mode one number that joins the steps."""
+        return self._target
+
+    def call_gradient(self, residual: Residual, sent: Encoded, dy: Tensor) -> Tensor:
+        """Set the factors of a step's outer product aside."""
+        if self.chip.update.gradient == "full":
+            self._outer.append((residual.inputs, dy))
+        else:
+            self._outer.append((residual.inputs, sent.value * (residual.full_scale * sent.full_scale)))
+        return dy.new_zeros(())
 
     def __enter__(self) -> TimeSteps:
         return self
@@ -64,3 +86,24 @@ class TimeSteps(Crossbar):
         """Count a step and set aside what its ranges have learned."""
         self._learned.append(ranges)
         super().finish_call(self.ranges, training)
+
+
+class _Sequence(torch.autograd.Function):
+    """Joins the steps of a sequence: its gradient is asked for when all of theirs are known.
+
+    It holds what the steps set aside, not the `TimeSteps`, which holds its result: no cycle keeps memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, state: Tensor, crossbar: Crossbar, outer: list[tuple[Tensor, Tensor]]) -> Tensor:
+        ctx.crossbar, ctx.outer = crossbar, outer
+        return state.new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, bar: Tensor) -> tuple[Tensor, None, None]:
+        crossbar: Crossbar = ctx.crossbar
+        with analog(bar.device):
+            x, dy = (torch.cat(factors) for factors in zip(*ctx.outer, strict=True))
+            ctx.outer.clear()
+            return crossbar.state_gradient(x.mT @ dy), None, None

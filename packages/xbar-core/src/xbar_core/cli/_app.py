@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 import xbar_core
-from xbar_core.cli import chip, circuit, demo, evaluate, inspect, sweep, train
+from xbar_core.cli import chip, circuit, demo, evaluate, inspect, reproduce, sweep, train
 from xbar_core.errors import ConfigError, ConvergenceError, ShapeError
 from xbar_core.lab.training import Diverged, Interrupted
 
-GROUPS = (circuit, chip, demo, train, sweep, evaluate, inspect)
+GROUPS = (circuit, chip, demo, train, sweep, reproduce, evaluate, inspect)
 """Modules that add commands: each has ``register(app)``."""
 
 # Typer carries its own copy of click since 0.26; the common base is found by name in both cases.

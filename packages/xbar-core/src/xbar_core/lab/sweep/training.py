@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from xbar_core.errors import ConfigError
-from xbar_core.lab.data import Batches, DataSet, ahead, augmentation, evaluation_batches
+from xbar_core.lab.data import Batches, DataSet, augmentation, evaluation_batches
 from xbar_core.lab.sweep.setup import Setup
 from xbar_core.lab.sweep.tasks import Progress
 from xbar_core.lab.trainer import trainer_factory
-
-_EVALUATED = 500  # samples at a time
+from xbar_core.lab.training import EVALUATED, Diverged, Event, Training
+from xbar_core.lab.training import Progress as StepDone
 
 
 def train(setup: Setup, progress: Progress) -> dict[str, Any]:
@@ -35,34 +34,29 @@ def train(setup: Setup, progress: Progress) -> dict[str, Any]:
     data = setup.load_data()
     batches = Batches(data, recipe.batch, recipe.seed, augmentation(recipe.augment))
     trainer = trainer_factory(setup.framework)(recipe, data, setup.chip)
-    accuracies: list[float] = []
-    losses: list[float] = []
-    seconds: list[float] = []
-    saturated, diverged = 0, 0
-    for epoch in range(recipe.epochs):
-        start = time.perf_counter()
-        total = samples = 0.0
-        try:
-            for number, (x, y) in enumerate(ahead(batches.epoch(epoch))):
-                step = trainer.step(x, y, recipe.rate_at(epoch))
-                total += step.loss * len(y)
-                samples += len(y)
-                saturated += step.saturated
-                done = (epoch + (number + 1) / len(batches)) / recipe.epochs
-                progress(done, f"epoch {epoch + 1} of {recipe.epochs}")
-            trainer.finish_epoch()
-        except FloatingPointError:
-            diverged = 1
-        seconds.append(time.perf_counter() - start)
-        losses.append(total / samples if samples else float("nan"))
-        accuracies.append(trainer.evaluate(evaluation_batches(data, _EVALUATED)).accuracy)
-        if diverged:
-            break
+
+    def report(event: Event) -> None:
+        if isinstance(event, StepDone):
+            done = (event.epoch - 1 + event.step / event.steps) / event.epochs
+            progress(done, f"epoch {event.epoch} of {event.epochs}")
+
+    name = "native" if setup.chip is None else setup.chip.name
+    training = Training(name, trainer, data, recipe, batches, report=report)
+    diverged = 0
+    try:
+        training.run()
+    except Diverged:
+        diverged = 1
+    accuracies = [epoch.accuracy for epoch in training.log]
+    if diverged:
+        accuracies.append(trainer.evaluate(evaluation_batches(data, EVALUATED)).accuracy)
+    losses = [epoch.loss for epoch in training.log]
+    seconds = [epoch.seconds for epoch in training.log]
     return {
         "accuracy": accuracies[-1],
         "best": max(accuracies),
-        "loss": losses[-1],
-        "saturated": saturated,
+        "loss": losses[-1] if losses and not diverged else float("nan"),
+        "saturated": sum(epoch.saturated for epoch in training.log),
         "diverged": diverged,
         "seconds": sum(seconds),
         "accuracies": accuracies,

@@ -1,0 +1,122 @@
+"""`xbar reproduce`: the studies of the paper's evaluation, and the pages that show them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xbar_core._checks import check_choice
+from xbar_core.cli._files import check_folder
+from xbar_core.cli._options import require_plots
+from xbar_core.cli._sweep_screen import screen
+from xbar_core.cli._terminal import say, table
+from xbar_core.errors import ConfigError
+from xbar_core.lab.studies import Report, find_study, run_study, study_names, write_pages
+from xbar_core.lab.studies.frame import SCALES
+
+_ALL = "all"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("reproduce")(reproduce)
+
+
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Studies, or all; without, they are listed."),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="smoke (seconds, a check), small (minutes on 2 cores), paper (GPU and data).")
+    ] = "small",
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Results, in FOLDER/NAME-SCALE; a rerun goes on there.")
+    ] = Path("runs/studies"),
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write pages of all studies in --out of this scale into FOLDER."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, ...")] = "cpu",
+    framework: Annotated[str, typer.Option(help="Adapter to train with.")] = "torch",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of data files; default $XBAR_DATA, else ./data.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; default: as many as cores. 0: this one.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A running Dask scheduler: tcp://host:8786.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop each study after this time; it is reported as cut short.")
+    ] = None,
+) -> None:
+    """Compute figures and tables of the TxSim paper again, with a verdict on each claim."""
+    check_choice("scale", scale, SCALES)
+    chosen = list(study_names()) if names == [_ALL] else list(names or [])
+    if not chosen and page is None:
+        _list()
+        return
+    studies = [find_study(name) for name in chosen]
+    check_folder("out", out)
+    require_plots()
+    whole = True
+    for study in studies:
+        say(f"{study.title} ({study.name}, scale {scale})")
+        with screen(study.name) as watch:
+            report, outcome = run_study(
+                study,
+                scale,
+                out / f"{study.name}-{scale}",
+                workers=workers,
+                scheduler=scheduler,
+                limit=None if minutes is None else 60 * minutes,
+                device=device,
+                data_folder=None if data is None else str(data),
+                framework=framework,
+                command=_command(study.name, scale, device),
+                watch=watch,
+            )
+        _show(report)
+        say(f"wrote {out / f'{study.name}-{scale}'} in {outcome.seconds:.0f} s")
+        whole = whole and not report.cut
+    if page is not None:
+        _pages(out, scale, page)
+    if not whole:
+        raise typer.Exit(1)
+
+
+def _command(name: str, scale: str, device: str) -> str:
+    words = ["xbar", "reproduce", name, "--scale", scale]
+    return shlex.join(words if device == "cpu" else [*words, "--device", device])
+
+
+def _list() -> None:
+    rows = [(name, find_study(name).title) for name in study_names()]
+    table(
+        "Studies", [("name", "left"), ("what", "left")], rows, "xbar reproduce NAME --scale small runs one."
+    )
+
+
+def _show(report: Report) -> None:
+    if report.cut:
+        say(
+            f"cut short: {report.computed} of {report.planned} points have a result, {report.failed} failed; "
+            "the same command goes on"
+        )
+    rows = [(finding.claim, finding.found, finding.verdict) for finding in report.findings]
+    columns = (("the paper says", "left"), ("found", "left"), ("verdict", "left"))
+    table(report.title, columns, rows, report.conditions)
+
+
+def _pages(out: Path, scale: str, page: Path) -> None:
+    folders = [out / f"{name}-{scale}" for name in study_names()]
+    present = [folder for folder in folders if (folder / "study.json").is_file()]
+    if not present:
+        raise ConfigError(f"page: {str(out)!r} holds no study of scale {scale!r}; run one first")
+    for path in write_pages(present, check_folder("page", page)):
+        say(f"wrote {path}")

@@ -1,0 +1,260 @@
+"""What all studies share: points through the engine of sweeps, a figure, findings, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import xbar_core
+from xbar_core._checks import check_choice
+from xbar_core.config import Chip
+from xbar_core.lab.sweep.engine import Event, Outcome, run_points
+from xbar_core.lab.sweep.points import Point, labelled
+from xbar_core.lab.sweep.results import Table
+from xbar_core.lab.sweep.setup import Setup
+from xbar_core.lab.sweep.store import Store, write_whole
+from xbar_core.lab.trainer import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Scale = Literal["smoke", "small", "paper"]
+SCALES: tuple[Scale, ...] = ("smoke", "small", "paper")
+Verdict = Literal["reproduced", "not reproduced", "undecided", "shown", "not shown"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim of the paper beside what was found.
+
+    Parameters
+    ----------
+    claim : str
+        What the paper says, in one sentence.
+    found : str
+        Numbers.
+    verdict : {"reproduced", "not reproduced", "undecided", "shown", "not shown"}
+        Undecided where the difference is smaller than the spread, or points are missing; shown or not
+        for claims of our own.
+    reason : str
+        Why it differs or cannot be decided, with evidence.
+    """
+
+    claim: str
+    found: str
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One figure or table of the paper.
+
+    Parameters
+    ----------
+    name : str
+        As the command takes it.
+    title : str
+        For headings.
+    points : callable
+        From a scale to the points; their values are the study's own labels, with ``seed`` for repeats.
+    figure : callable
+        From the table of results to the figure.
+    findings : callable
+        From the table of results to the verdicts.
+    conditions : callable
+        From a scale to one or two sentences: network, data, epochs, what was left out.
+    metric : str
+        The metric of ``summary.csv``.
+    timing : bool
+        Points are timed, so they run one after the other.
+    """
+
+    name: str
+    title: str
+    points: Callable[[Scale], list[Point]]
+    figure: Callable[[Table], Figure]
+    findings: Callable[[Table], list[Finding]]
+    conditions: Callable[[Scale], str]
+    metric: str = "accuracy"
+    timing: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study left behind.
+
+    Attributes
+    ----------
+    name, title, scale, conditions : str
+        Of the study.
+    findings : list of Finding
+        One for each claim.
+    planned, computed, failed : int
+        Points of the study; those with a result; those that failed.
+    seconds : float
+        Time that all points took together, on however many workers.
+    machine, version, command : str
+        Where and with what it was run.
+    """
+
+    name: str
+    title: str
+    scale: str
+    conditions: str
+    findings: list[Finding]
+    planned: int
+    computed: int
+    failed: int
+    seconds: float
+    machine: str
+    version: str
+    command: str
+
+    @property
+    def cut(self) -> bool:
+        """Whether points are missing."""
+        return self.computed < self.planned
+
+    @classmethod
+    def read(cls, folder: Path) -> Report:
+        """Return the report that `run_study` wrote into a folder."""
+        table = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        return cls(**{**table, "findings": [Finding(**finding) for finding in table["findings"]]})
+
+
+def run_study(
+    study: Study,
+    scale: str,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    limit: float | None = None,
+    device: str = "cpu",
+    data_folder: str | None = None,
+    framework: str = "torch",
+    command: str = "",
+    watch: Callable[[Event], None] = lambda event: None,
+) -> tuple[Report, Outcome]:
+    """Compute what is missing of a study and write data, figure and verdict.
+
+    Parameters
+    ----------
+    study : Study
+    scale : {"smoke", "small", "paper"}
+        Seconds, to see that it works; minutes on two cores; the paper's networks, data and epochs.
+    folder : Path
+        Gets ``data.csv``, ``summary.csv``, ``figure.png``, ``figure.svg``, ``verdict.md``,
+        ``study.json`` and the points.
+    workers, scheduler, limit, watch
+        As `run_points` takes them.
+    device, framework : str
+        Where and with what to train.
+    data_folder : str or None
+        Where data sets are.
+    command : str
+        For the report.
+    """
+    check_choice("scale", scale, SCALES)
+    chosen: Scale = next(known for known in SCALES if known == scale)
+    points = [_placed(point, device, framework, data_folder) for point in study.points(chosen)]
+    points = labelled(points)
+    store = Store(folder)
+    if study.timing and workers is None and scheduler is None:
+        workers = 1
+    outcome = run_points(points, store, workers=workers, scheduler=scheduler, limit=limit, watch=watch)
+    table = Table.collect(points, store)
+    results = [row.result for row in table.rows]
+    report = Report(
+        name=study.name,
+        title=study.title,
+        scale=scale,
+        conditions=study.conditions(chosen),
+        findings=study.findings(table),
+        planned=len(results),
+        computed=sum(result is not None and result.status == "done" for result in results),
+        failed=sum(result is not None and result.status == "failed" for result in results),
+        seconds=sum(result.seconds for result in results if result is not None),
+        machine=machine(),
+        version=xbar_core.__version__,
+        command=command,
+    )
+    table.write(folder, study.metric)
+    figure = study.figure(table)
+    for suffix in (".png", ".svg"):
+        part = folder / f".figure.part{suffix}"
+        # Without a date, the same results make the same file.
+        figure.savefig(part, metadata={"Date": None} if suffix == ".svg" else None)
+        part.replace(folder / f"figure{suffix}")
+    write_whole(folder / "study.json", json.dumps(asdict(report), indent=1) + "\n")
+    from xbar_core.lab.studies.page import verdict_text
+
+    write_whole(folder / "verdict.md", verdict_text(report))
+    return report, outcome
+
+
+def machine() -> str:
+    """Return one line on the machine: processor, cores, system."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # not Linux, or no such line: the plain name stays
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def trained(labels: Mapping[str, Any], chip: Chip | None, recipe: Recipe, **where: Any) -> Point:
+    """Return a point that trains, its chip and recipe seeded by the label ``seed``."""
+    seed = int(labels.get("seed", 0))
+    setup = Setup(
+        "train",
+        None if chip is None else chip.with_("seed", seed),
+        replace(recipe, seed=seed),
+        **where,
+    )
+    return Point(dict(labels), setup)
+
+
+def thinned(values: Sequence[Any], scale: Scale) -> Sequence[Any]:
+    """Return the values, only the first and the last at the scale ``smoke``."""
+    return (values[0], values[-1]) if scale == "smoke" and len(values) > 2 else values
+
+
+def seeds(scale: Scale) -> range:
+    """Return the seeds that every setting is repeated for."""
+    return range(1 if scale == "smoke" else 3)
+
+
+def lenet(scale: Scale) -> tuple[Recipe, dict[str, Any], str]:
+    """Return recipe, data and one sentence about them: LeNet-5 on digits, on MNIST at paper scale."""
+    if scale == "paper":
+        return (
+            Recipe("lenet5", epochs=20, batch=128, rate=0.05),
+            {"dataset": "mnist"},
+            "LeNet-5 on MNIST, 20 epochs of batches of 128, rate 0.05.",
+        )
+    if scale == "small":
+        return (
+            Recipe("lenet5", epochs=10, batch=64, rate=0.05),
+            {"dataset": "digits"},
+            "LeNet-5 on digits (355 test images: one is 0.28 points), 10 epochs of batches of 64, rate 0.05.",
+        )
+    return (
+        Recipe("lenet5", epochs=1, batch=16, rate=0.02),
+        {"dataset": "digits", "limit": 32},
+        "LeNet-5 on 32 digits, one epoch: a check that the study runs, no result.",
+    )
+
+
+def _placed(point: Point, device: str, framework: str, data_folder: str | None) -> Point:
+    setup = replace(point.setup, framework=framework, data_folder=data_folder)
+    if setup.recipe is not None:
+        setup = replace(setup, recipe=replace(setup.recipe, device=device))
+    return replace(point, setup=setup)

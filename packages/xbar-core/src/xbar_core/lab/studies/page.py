@@ -1,0 +1,127 @@
+"""Pages of the documentation from what studies left: one for each study, one for all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from xbar_core.errors import ConfigError
+from xbar_core.lab.studies.frame import Report
+from xbar_core.lab.sweep.store import write_whole
+
+_SCALES = {
+    "smoke": "This is a check that the study runs; its numbers mean nothing.",
+    "small": "Small scale: smaller networks and data than the paper's; these points are not the paper's.",
+    "paper": "The paper's networks, data and epochs.",
+}
+
+
+def verdict_text(report: Report) -> str:
+    """Return a study's verdict as Markdown."""
+    lines = [f"# {report.title}", "", f"{_SCALES[report.scale]} {report.conditions}", ""]
+    if report.cut:
+        lines += [
+            f"**Cut short: {report.computed} of {report.planned} points have a result"
+            + (f", {report.failed} failed" if report.failed else "")
+            + ".** What is said below rests on those.",
+            "",
+        ]
+    lines += ["| the paper says | found | verdict |", "|---|---|---|"]
+    lines += [f"| {_cell(f.claim)} | {_cell(f.found)} | {f.verdict} |" for f in report.findings]
+    reasons = [f for f in report.findings if f.reason]
+    if reasons:
+        lines += ["", "Reasons:", ""]
+        lines += [f"- *{f.claim}* {f.verdict.capitalize()}: {f.reason}" for f in reasons]
+    lines += [
+        "",
+        "Means over seeds with 95 % intervals; differences are taken in pairs of the same seed.",
+        "",
+        f"`{report.command}`: {_time(report.seconds)} of computing on {report.machine}; xbar "
+        f"{report.version}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
+    """Write a page for each study and ``studies.md`` over all of them, with figures and data beside.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        What `run_study` wrote into.
+    out : Path
+        A folder of the documentation; made if absent.
+
+    Raises
+    ------
+    ConfigError
+        A folder holds no finished study.
+    """
+    if not folders:
+        raise ConfigError("page: no study was run yet; run xbar reproduce NAME --scale small first")
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    reports: list[Report] = []
+    for folder in folders:
+        try:
+            report = Report.read(folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"page: {str(folder)!r} holds no finished study ({type(error).__name__}); run it first"
+            ) from error
+        reports.append(report)
+        for source, name in (
+            ("figure.png", f"{report.name}.png"),
+            ("figure.svg", f"{report.name}.svg"),
+            ("summary.csv", f"{report.name}.csv"),
+        ):
+            shutil.copyfile(folder / source, out / name)
+            written.append(out / name)
+        head, _, rest = verdict_text(report).partition("\n\n")
+        links = f"Also as [SVG]({report.name}.svg); the [means]({report.name}.csv)."
+        page = out / f"{report.name}.md"
+        write_whole(page, f"{head}\n\n![{report.title}]({report.name}.png)\n\n{links}\n\n{rest}")
+        written.append(page)
+    write_whole(out / "studies.md", _overview(reports))
+    return [*written, out / "studies.md"]
+
+
+def _overview(reports: Sequence[Report]) -> str:
+    lines = [
+        "# The paper's evaluation, again",
+        "",
+        "Each figure and table of the TxSim paper (arXiv:2002.11151) computed with xbar, with a verdict on "
+        "each of its claims.",
+        "A difference smaller than the spread over seeds is no finding. `xbar reproduce NAME --scale "
+        "small` runs one.",
+        "",
+        "| study | scale | points | the paper says | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for report in reports:
+        count = str(report.computed) + (f" of {report.planned}, cut short" if report.cut else "")
+        for number, finding in enumerate(report.findings):
+            first = (
+                (f"[{report.name}]({report.name}.md)", report.scale, count) if number == 0 else ("", "", "")
+            )
+            lines.append("| " + " | ".join((*first, _cell(finding.claim), finding.verdict)) + " |")
+    total = sum(report.seconds for report in reports)
+    machines = "; ".join(dict.fromkeys(report.machine for report in reports))
+    lines += ["", f"{_time(total)} of computing together, on {machines}.", ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

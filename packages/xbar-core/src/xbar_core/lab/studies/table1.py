@@ -1,0 +1,170 @@
+"""Table I: which non-idealities, networks and data sets are supported, each cell backed by a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from xbar_core.config import preset
+from xbar_core.errors import ConfigError
+from xbar_core.lab.data import load_data
+from xbar_core.lab.studies.frame import Finding, Scale, Study, seeds, trained
+from xbar_core.lab.studies.judging import rows_of
+from xbar_core.lab.sweep.points import Point
+from xbar_core.lab.sweep.results import Table
+from xbar_core.lab.sweep.setup import Setup
+from xbar_core.lab.trainer import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Each switches one thing on, on an otherwise ideal chip; the cell holds if training then differs.
+_EFFECTS: Mapping[str, Mapping[str, Any]] = {
+    "DAC non-linearity": {"input.nonlinearity": [0.02]},
+    "ADC non-linearity": {"adc.nonlinearity": [0.02]},
+    "DAC precision": {"input.bits": 6},
+    "ADC precision": {"adc.bits": 6},
+    "ADC thermal noise": {"adc.noise": 1e-9},
+    "wire parasitics, source and sense resistance (exact)": {
+        "circuit.kind": "fcm",
+        "wires": {"r_row": 1.0, "r_col": 4.6, "r_source": 500.0, "r_sense": 100.0},
+    },
+    "update non-linearity": {"update.v_up": 1.0, "update.v_down": 1.0},
+    "update noise": {"update.noise": {"law": "txsim", "gamma": 5.0}},
+    "device variation": {"device.variation": {"sigma": 0.1}},
+    "stuck devices": {"device.faults": {"stuck_at_g_min": 0.01, "stuck_at_g_max": 0.01}},
+    "read noise": {"device.read_noise": {"sigma": 0.05}},
+    "finite levels": {"device.levels": 32, "update.snap": "nearest"},
+    "16-bit words": {"precision": {"bits": 16}},
+}
+_NETWORKS = {"MLP": "mlp", "CNN": "lenet5", "RNN (LSTM)": "lstm", "transformer": "vit"}
+_LARGE = {"AlexNet": "alexnet", "VGG-16": "vgg16", "ResNet-20": "resnet20", "ResNet-18": "resnet18"}
+_DATA = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet")
+_CROSSSIM: Mapping[str, str] = {
+    "DAC non-linearity": "CrossSim yes, NeuroSim yes",
+    "ADC non-linearity": "CrossSim yes, NeuroSim yes",
+    "wire parasitics, source and sense resistance (exact)": "CrossSim no, NeuroSim simple",
+    "update non-linearity": "CrossSim yes, NeuroSim yes",
+    "update noise": "CrossSim yes, NeuroSim yes",
+}
+
+
+def loads(setup: Setup) -> dict[str, float]:
+    """Read a data set from files that are there, downloading nothing; ``here`` is 0 without them."""
+    try:
+        data = load_data(setup.dataset, setup.data_folder, fetch=False)
+    except ConfigError:
+        return {"here": 0}
+    return {"here": 1, "samples": len(data.train_x), "tests": len(data.test_x)}
+
+
+def _points(scale: Scale) -> list[Point]:
+    recipe = Recipe("lenet5", epochs=1 if scale == "smoke" else 3, batch=32, rate=0.02)
+    where: dict[str, Any] = {"dataset": "digits", "limit": 32 if scale == "smoke" else 640}
+    chip = preset("ideal")
+    made = []
+    for seed in seeds(scale):
+        made.append(trained({"kind": "effect", "cell": "none", "seed": seed}, chip, recipe, **where))
+        for name, values in _EFFECTS.items():
+            labels = {"kind": "effect", "cell": name, "seed": seed}
+            made.append(trained(labels, chip.with_values(values), recipe, **where))
+    networks = _NETWORKS | (_LARGE if scale == "paper" else {})
+    for name, network in networks.items():
+        large = name in _LARGE
+        training = Recipe(network, epochs=1 if scale == "smoke" else 3, batch=32, rate=0.02)
+        data = {"dataset": "cifar10", "limit": 640} if large else where
+        labels = {"kind": "network", "cell": name, "seed": 0}
+        made.append(trained(labels, preset("txsim").with_("circuit.kind", "aam"), training, **data))
+    for name in _DATA:
+        task = f"{__name__}:loads"
+        made.append(
+            Point({"kind": "data", "cell": name, "seed": 0}, Setup(task, dataset=name, recipe=recipe))
+        )
+    return made
+
+
+def _figure(table: Table) -> Figure:
+    from xbar_core.plots._style import COLOURS, new_figure
+
+    findings = _findings(table)
+    colours = {"shown": COLOURS[2], "not shown": COLOURS[1], "undecided": "#BBBBBB"}
+    figure = new_figure(7.0, 0.6 + 0.24 * len(findings))
+    axes = figure.subplots()
+    for number, finding in enumerate(findings):
+        axes.barh(-number, 1, color=colours[finding.verdict])
+        axes.text(0.02, -number, f"{finding.claim}: {finding.found}", va="center", fontsize=7)
+    axes.set_xlim(0, 1)
+    axes.set_axis_off()
+    figure.suptitle("Supported (table I): green by a run of this study", fontsize=10)
+    return figure
+
+
+def _findings(table: Table) -> list[Finding]:
+    findings = []
+    for name in dict.fromkeys(row.values["cell"] for row in table.rows if row.values["kind"] == "effect"):
+        if name != "none":
+            findings.append(_effect(table, name))
+    for row in rows_of(table, {"kind": "network"}):
+        name = row.values["cell"]
+        losses = row.series("losses")
+        if not losses:
+            error = "missing" if row.result is None else row.result.error
+            findings.append(Finding(f"{name} on crossbars", "no result", "undecided", error))
+        elif len(losses) == 1:
+            findings.append(Finding(f"{name} on crossbars", f"trains, loss {losses[0]:.3g}", "shown"))
+        else:
+            learns = losses[-1] < losses[0]
+            found = f"loss {losses[0]:.3g} in the first epoch, {losses[-1]:.3g} in the last"
+            if learns:
+                findings.append(Finding(f"{name} on crossbars", found, "shown"))
+            else:
+                findings.append(Finding(f"{name} on crossbars", found, "not shown", "the loss did not fall"))
+    for row in rows_of(table, {"kind": "data"}):
+        name = row.values["cell"]
+        if row.metric("here") == 1:
+            found = f"{row.metric('samples'):.0f} + {row.metric('tests'):.0f} samples read"
+            findings.append(Finding(f"data set {name}", found, "shown"))
+        else:
+            reason = "its files are not in the data folder of this machine"
+            findings.append(Finding(f"data set {name}", "not read", "undecided", reason))
+    return findings
+
+
+def _effect(table: Table, name: str) -> Finding:
+    """Judge one non-ideality: with it training must take another course than without."""
+    claim = name + (f" (the paper: {_CROSSSIM[name]}, TxSim yes)" if name in _CROSSSIM else "")
+    plain = {row.values["seed"]: row for row in rows_of(table, {"kind": "effect", "cell": "none"})}
+    pairs = [
+        (row.series("losses"), plain[row.values["seed"]].series("losses"))
+        for row in rows_of(table, {"kind": "effect", "cell": name})
+        if row.values["seed"] in plain
+    ]
+    pairs = [(with_it, without) for with_it, without in pairs if with_it and without]
+    if not pairs:
+        return Finding(claim, "no result", "undecided", "points are missing or failed")
+    changes = [abs(with_it[-1] - without[-1]) / without[-1] for with_it, without in pairs]
+    found = f"the training loss changes by {min(changes):.1e} to {max(changes):.1e}"
+    if min(changes) > 1e-9:
+        return Finding(claim, found, "shown")
+    return Finding(claim, found, "not shown", "training is the same with and without it")
+
+
+def _conditions(scale: Scale) -> str:
+    size = "32 digits, one epoch" if scale == "smoke" else "640 digits, three epochs"
+    return (
+        f"LeNet-5 on {size}. Shown means that a run of this study shows it: each non-ideality alone, on an "
+        "otherwise ideal chip, changes training; each network trains on the chip txsim; each data set is "
+        "read from its original files where they are here. The tests of the repository check the physics "
+        "of each."
+    )
+
+
+TABLE1 = Study(
+    name="table1",
+    title="Table I: what is supported",
+    points=_points,
+    figure=_figure,
+    findings=_findings,
+    conditions=_conditions,
+    metric="loss",
+)

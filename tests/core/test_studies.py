@@ -1,0 +1,237 @@
+"""Studies of the paper's evaluation: they run, and their verdicts say what the numbers say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+from xbar_core.cli import main
+from xbar_core.errors import ConfigError
+from xbar_core.lab.studies import Finding, Report, find_study, run_study, study_names, write_pages
+from xbar_core.lab.sweep import Table
+from xbar_core.lab.sweep.results import Row
+from xbar_core.lab.sweep.store import Result
+
+World = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+NEEDS_TRAINING = [name for name in study_names() if name != "fig6"]
+
+
+def in_world(name: str, world: World) -> list[Finding]:
+    """Return the findings of a study's small scale in a world where metrics are known."""
+    study = find_study(name)
+    rng = np.random.default_rng(0)
+    rows = []
+    for point in study.points("small"):
+        metrics = {key: value + rng.normal(0, 1e-4) for key, value in world(point.values).items()}
+        rows.append(Row(point.values, Result("", "done", metrics)))
+    return study.findings(Table(rows))
+
+
+def verdicts(findings: list[Finding]) -> dict[str, str]:
+    return {finding.claim: finding.verdict for finding in findings}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small arrays on a busy machine: threads that wait for each other cost more than they do."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", NEEDS_TRAINING)
+def test_smoke(name: str, tmp_path: Path) -> None:
+    """Every study runs to its end in seconds, writes all files, and finds nothing in a single seed."""
+    if importlib.util.find_spec("xbar_torch") is None:
+        pytest.skip("xbar_torch is not installed; this study trains")
+    report, outcome = run_study(find_study(name), "smoke", tmp_path, workers=0, command="a command")
+    assert outcome.failed == 0
+    assert not report.cut
+    assert report.findings
+    for file in ("results.csv", "results.parquet", "summary.csv", "figure.png", "figure.svg", "verdict.md"):
+        assert (tmp_path / file).stat().st_size > 50, file
+    if name != "table1":
+        assert {finding.verdict for finding in report.findings} == {"undecided"}
+        assert all(finding.reason for finding in report.findings)
+    assert Report.read(tmp_path) == report
+
+
+def test_fig6_smoke_and_page(tmp_path: Path) -> None:
+    """A finished study becomes a page whose links lead somewhere, the same every time."""
+    report, _ = run_study(
+        find_study("fig6"), "smoke", tmp_path / "run", workers=0, command="xbar reproduce fig6"
+    )
+    assert not report.cut
+    written = write_pages([tmp_path / "run"], tmp_path / "docs")
+    for page in (path for path in written if path.suffix == ".md"):
+        text = page.read_text()
+        assert "its numbers mean nothing" in text or page.name == "studies.md"
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            assert (page.parent / target).is_file(), target
+    first = (tmp_path / "docs" / "fig6.md").read_text()
+    write_pages([tmp_path / "run"], tmp_path / "docs")
+    assert (tmp_path / "docs" / "fig6.md").read_text() == first
+    assert "[fig6](fig6.md)" in (tmp_path / "docs" / "studies.md").read_text()
+    with pytest.raises(ConfigError, match="holds no finished study"):
+        write_pages([tmp_path], tmp_path / "docs")
+
+
+def test_cut_short_is_said(tmp_path: Path) -> None:
+    """A study that ran out of time says so first; another run completes it."""
+    study = find_study("fig6")
+    report, outcome = run_study(study, "smoke", tmp_path, workers=0, limit=1e-6)
+    assert outcome.left > 0
+    assert report.cut
+    text = (tmp_path / "verdict.md").read_text()
+    assert f"**Cut short: {report.computed} of {report.planned} points" in text
+    report, _ = run_study(study, "smoke", tmp_path, workers=0)
+    assert not report.cut
+    assert "Cut short" not in (tmp_path / "verdict.md").read_text()
+
+
+def test_fig6_at_small_scale_measures_what_the_physics_page_says() -> None:
+    """One 64x64 array without source and sense resistance: order 1 of AAM is 4.6e-4, 8e-3 and 0.33 wrong."""
+    from xbar_core.lab.studies.fig6 import error_map
+
+    for name, least, most in (("100k-1M", 2e-4, 1e-3), ("20k-200k", 3e-3, 2e-2), ("3k-10k", 0.1, 0.6)):
+        (point,) = (
+            p
+            for p in find_study("fig6").points("small")
+            if p.values == {"resistance": name, "ends": "none", "order": 1, "seed": 0}
+        )
+        found = error_map(point.setup)
+        assert least < float(found["worst"]) < most  # type: ignore[arg-type]
+
+
+def _fig10(v_cost: Mapping[float, float], gamma_cost: Mapping[float, float]) -> World:
+    def world(values: Mapping[str, Any]) -> dict[str, float]:
+        costs = {"reference": {}, "v": v_cost, "gamma": gamma_cost}[values["part"]]
+        return {"accuracy": 0.98 - costs.get(values["value"], 0.0)}
+
+    return world
+
+
+def test_fig10_verdicts() -> None:
+    """In the paper's world all its claims are reproduced; where v is harmless and noise fatal, none."""
+    paper = _fig10({0.5: 0.05, 1.0: 0.88, 5.0: 0.88}, {5.0: 0.002, 10.0: 0.1, 20.0: 0.6})
+    assert set(verdicts(in_world("fig10", paper)).values()) == {"reproduced"}
+    other = _fig10({0.1: 0.1, 0.5: 0.1, 1.0: 0.1, 5.0: 0.1}, {5.0: 0.03, 10.0: 0.04})
+    assert set(verdicts(in_world("fig10", other)).values()) == {"not reproduced"}
+    assert all(finding.reason for finding in in_world("fig10", other))
+
+
+def test_fig12_verdicts() -> None:
+    """A sweet spot is one that beats both ends beyond the spread, at the paper's ratio."""
+    best = {"r_min = 100k": 5.0, "r_max = 1M": 8.0}
+
+    def world(peak: Callable[[Mapping[str, Any]], float]) -> World:
+        def metrics(values: Mapping[str, Any]) -> dict[str, float]:
+            return {"accuracy": 0.98 - 0.02 * abs(np.log(values["ratio"] / peak(values))), "distortion": 0.1}
+
+        return metrics
+
+    def outcome(peak: Callable[[Mapping[str, Any]], float]) -> set[str]:
+        return set(verdicts(in_world("fig12", world(peak))).values())
+
+    assert outcome(lambda values: best[values["fixed"]]) == {"reproduced"}
+    assert outcome(lambda values: 20.0) == {"not reproduced"}
+    assert outcome(lambda values: 2.0) == {"not reproduced"}
+    flat = in_world("fig12", lambda values: {"accuracy": 0.98, "distortion": 0.1})
+    assert set(verdicts(flat).values()) == {"undecided"}
+
+
+def test_fig11_verdicts() -> None:
+    """A slight fall for high resistances and a steep one for low ones is the paper's; none is not."""
+
+    def paper(values: Mapping[str, Any]) -> dict[str, float]:
+        slope = 0.002 if values["device"] == "100k-1M" else 0.05
+        return {"accuracy": 0.98 - slope * np.log2(values["size"] / 16), "distortion": 0.1}
+
+    assert set(verdicts(in_world("fig11", paper)).values()) == {"reproduced"}
+    flat = in_world("fig11", lambda values: {"accuracy": 0.98, "distortion": 0.1})
+    assert flat[0].verdict == "not reproduced"
+    rising = in_world("fig11", lambda v: {"accuracy": 0.9 + 1e-4 * v["size"], "distortion": 0.1})
+    assert rising[0].verdict == "not reproduced"
+
+
+def test_fig9_verdicts() -> None:
+    """ResNet-20 losing 10 points and ResNet-56 5 is the paper's order; the reverse is not."""
+
+    def world(shallow: float, deep: float) -> World:
+        loss = {"ResNet-20": shallow, "ResNet-56": deep}
+        return lambda v: {"accuracy": 0.95 - (v["system"] == "Cross-NI") * loss[v["network"]]}
+
+    paper = in_world("fig9", world(0.10, 0.05))
+    assert [finding.verdict for finding in paper] == ["reproduced", "reproduced", "undecided"]
+    assert [f.verdict for f in in_world("fig9", world(0.0, 0.05))][:2] == ["not reproduced", "not reproduced"]
+    assert in_world("fig9", world(0.05, 0.05))[1].verdict == "undecided"
+
+
+def test_fig8_fig5b_and_devices_verdicts() -> None:
+    """Equal accuracies mean that models are faithful, non-idealities harmless and no one dominates."""
+    same = {"accuracy": 0.98, "seconds": 1.0}
+    assert set(verdicts(in_world("fig5b", lambda values: same)).values()) == {"reproduced"}
+    assert set(verdicts(in_world("fig8", lambda values: same)).values()) == {"reproduced"}
+    assert set(verdicts(in_world("devices", lambda values: same)).values()) == {"undecided"}
+    coarse = in_world("fig5b", lambda v: {"accuracy": 0.98 + 0.02 * (v["model"] == "AAM 0"), "seconds": 1.0})
+    assert [f.claim[:5] for f in coarse if f.verdict == "not reproduced"] == ["AAM 0"]
+    noisy = in_world("devices", lambda v: {"accuracy": 0.9 + 0.05 * (v["case"] == "without wires")})
+    assert "gst-pcm: wires costs most" in verdicts(noisy)
+
+
+def test_fig7_verdicts() -> None:
+    """Ratios are taken between repeats of the same seed, without the first epoch."""
+    rows = []
+    for point in find_study("fig7").points("small"):
+        slow = {"native": 1.0, "FCM": 20.0}.get(point.values["setting"], 3.0)
+        times = [100.0, slow, 1.5 * slow]
+        rows.append(Row(point.values, Result("", "done", {"epoch_seconds": times, "seconds": sum(times)})))
+    findings = find_study("fig7").findings(Table(rows))
+    assert {finding.verdict for finding in findings} == {"not reproduced"}
+    assert "FCM: 20.00" in findings[0].found
+
+
+def test_missing_points_decide_nothing() -> None:
+    """With no result at all every study still writes its findings, and none is decided."""
+    for name in study_names():
+        study = find_study(name)
+        table = Table([Row(point.values, None) for point in study.points("small")])
+        assert {finding.verdict for finding in study.findings(table)} <= {"undecided"}, name
+        study.figure(table)
+
+
+def test_scales_grow() -> None:
+    """Smoke has at most as many points as small, small at most the settings of paper."""
+    for name in study_names():
+        study = find_study(name)
+        smoke, small, paper = (len(study.points(scale)) for scale in ("smoke", "small", "paper"))
+        assert smoke < small <= paper, name
+        keys = [point.key for point in study.points("small")]
+        assert len(keys) == len(study.points("small"))
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`xbar reproduce` lists studies, runs one, and writes the pages."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in study_names())
+    assert main(["reproduce", "fig6", "--scale", "smoke", "--workers", "0", "--page", "docs"]) == 0
+    assert (tmp_path / "docs" / "studies.md").is_file()
+    assert json.loads((tmp_path / "runs/studies/fig6-smoke/study.json").read_text())["scale"] == "smoke"
+    assert main(["reproduce", "fig13"]) == 2
+    assert "did you mean 'fig1" in capsys.readouterr().err
+    assert main(["reproduce", "fig6", "--scale", "smal"]) == 2
+    assert "did you mean 'small'" in capsys.readouterr().err
+    assert main(["reproduce", "--page", "docs", "--scale", "paper"]) == 2
+    assert "holds no study" in capsys.readouterr().err

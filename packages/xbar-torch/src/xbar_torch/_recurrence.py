@@ -131,4 +131,7 @@ def _scan(
 
 
 def _biased(layer: _XbarRecurrent, values: Tensor, name: str) -> Tensor:
-    return values + layer.get_parameter(name).to(values.dtype) if layer.bias else values
+    if not layer.bias:
+        return values
+    bias: Tensor = getattr(layer, name)  # a plain tensor under torch.func.functional_call
+    return values + bias.to(values.dtype)

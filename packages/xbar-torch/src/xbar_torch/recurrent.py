@@ -261,7 +261,8 @@ class _XbarRecurrent(CrossbarModule):
         crossbar: Crossbar | None = self.crossbars.get(own.removeprefix("weight"))
         if crossbar is not None:
             return effective_weight(crossbar).T.contiguous()
-        return self.get_parameter(own).to(dtype)
+        bias: Tensor = getattr(self, own)
+        return bias.to(dtype)
 
     def _cell(self) -> Cell:
         """Return one step of the recurrence."""

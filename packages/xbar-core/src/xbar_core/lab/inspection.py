@@ -125,7 +125,8 @@ class Inspection:
         from xbar_core.plots._style import COLOURS, new_figure
 
         names = [layer.name.removesuffix(".state") or layer.name for layer in self.layers]
-        figure = new_figure(max(7.0, 1.1 * len(names) + 4.0), 8.0)
+        crowded = len(names) > 6
+        figure = new_figure(max(7.0, (0.7 if crowded else 1.1) * len(names) + 4.0), 8.0)
         devices, wires, stages = figure.subplots(3, 1)
         for axes, values, label in (
             (devices, [1e6 * layer.conductance for layer in self.layers], "conductance (µS)"),
@@ -144,8 +145,12 @@ class Inspection:
         stages.set_ylabel("error that a stage adds\n(% of the rms output)")
         if shown:
             stages.legend(fontsize=8, ncols=len(shown))
+        if crowded:  # the names stand under the lowest panel only
+            devices.set_xticklabels([])
+            wires.set_xticklabels([])
+            stages.set_xticklabels(names, rotation=40, ha="right")
         for axes in (devices, wires, stages):
-            axes.tick_params(axis="x", labelrotation=30 if len(names) > 6 else 0)
+            axes.set_xlim(0.5 - (axes is stages), len(names) + 0.5 - (axes is stages))
         figure.suptitle("What the chip does to each layer")
         return figure
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import json
 import struct
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,24 @@ def test_run_that_learns_is_left_in_peace(tmp_path: Path) -> None:
     events: list[Event] = []
     run(replace(SPEC, recipe=replace(RECIPE, epochs=60)), tmp_path, Options(events.append, minutes=60))
     assert not [event for event in events if isinstance(event, Note)]
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    """From the 20th to the 60th epoch a run holds no more than the lines that its log has gained."""
+    held: dict[int, int] = {}
+
+    def report(event: Event) -> None:
+        if isinstance(event, Epoch) and event.epoch in (20, 60):
+            gc.collect()
+            held[event.epoch] = tracemalloc.get_traced_memory()[0]
+
+    spec = replace(SPEC, recipe=replace(RECIPE, epochs=60), variants={"native": None})
+    tracemalloc.start()
+    try:
+        run(spec, tmp_path, Options(report))
+    finally:
+        tracemalloc.stop()
+    assert held[60] - held[20] < 40 * 2000
 
 
 @pytest.mark.parametrize(

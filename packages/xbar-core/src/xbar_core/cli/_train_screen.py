@@ -120,9 +120,10 @@ def show_result(result: RunResult, native: str) -> None:
     rows = [_row(comparison, name, native, name in result.diverged) for name in comparison.variants]
     if not rows:
         return
+    epochs = comparison.recipe.epochs
     headings = ("accuracy", "lost", "loss", "training", "ratio", "saturated")
     table(
-        f"{comparison.recipe.network} on {comparison.data} after {comparison.recipe.epochs} epochs",
+        f"{comparison.recipe.network} on {comparison.data} after {epochs} epoch{'s' if epochs > 1 else ''}",
         [("chip", "left"), *((heading, "right") for heading in headings)],
         rows,
         "accuracy: on test samples, after the last epoch. lost: against native training, percentage points. "

@@ -109,6 +109,7 @@ def train(
     options = Options(minutes=checkpoint_minutes, tensorboard=tensorboard)
     if resume_ is not None:
         _only_settings_of_the_run(context)
+        _introduce_again(resume_)
         _run(resume_, options, lambda given: resume(resume_, given, data_folder=folder_of_data))
         return
     recipe = Recipe(
@@ -177,8 +178,18 @@ def _introduce(spec: RunSpec, samples: DataSet) -> None:
         say(samples.note)
     say(
         f"{spec.recipe.network} on {samples.name}: {len(samples.train_x)} training and {len(samples.test_x)} "
-        f"test samples, {spec.recipe.epochs} epochs of batches of {spec.recipe.batch}"
+        f"test samples, {_epochs(spec)} of batches of {spec.recipe.batch}"
     )
+
+
+def _introduce_again(path: Path) -> None:
+    spec = RunFolder.open(path).spec
+    if _is_first():
+        say(f"going on with {path}: {spec.recipe.network} on {spec.dataset}, {_epochs(spec)}")
+
+
+def _epochs(spec: RunSpec) -> str:
+    return f"{spec.recipe.epochs} epoch{'s' if spec.recipe.epochs > 1 else ''}"
 
 
 def _check_out(out: Path, force: bool) -> None:

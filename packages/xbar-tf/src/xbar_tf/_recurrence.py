@@ -9,12 +9,16 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 Activation = Callable[[tf.Tensor], tf.Tensor]
-Read = Callable[[tf.Tensor], tf.Tensor]
-"""What the recurrent weight makes of a hidden state: (batch, units) -> (batch, gates x units)."""
+Read = Callable[[tf.Tensor, Any], tf.Tensor]
+"""What the recurrent weight makes of a hidden state (batch, units) in a call: (batch, gates x units)."""
 
 
 class Cell(Protocol):
     """One step: gate inputs of x (batch, gates x units), states (batch, units) -> new states, h first."""
+
+    @property
+    def reads(self) -> int:
+        """Number of reads of the recurrent weight; a step numbers its own from 0."""
 
     def __call__(self, from_x: tf.Tensor, states: list[tf.Tensor], read: Read) -> list[tf.Tensor]: ...
 
@@ -24,9 +28,10 @@ class SimpleCell:
     """``h = act(from_x + h U)``."""
 
     activation: Activation
+    reads: int = 1
 
     def __call__(self, from_x: tf.Tensor, states: list[tf.Tensor], read: Read) -> list[tf.Tensor]:
-        return [self.activation(from_x + read(states[0]))]
+        return [self.activation(from_x + read(states[0], 0))]
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,10 @@ class LSTMCell:
 
     activation: Activation
     gate: Activation
+    reads: int = 1
 
     def __call__(self, from_x: tf.Tensor, states: list[tf.Tensor], read: Read) -> list[tf.Tensor]:
-        i, f, g, o = tf.split(from_x + read(states[0]), 4, axis=-1)
+        i, f, g, o = tf.split(from_x + read(states[0], 0), 4, axis=-1)
         c = self.gate(f) * states[1] + self.gate(i) * self.activation(g)
         return [self.gate(o) * self.activation(c), c]
 
@@ -63,15 +69,20 @@ class GRUCell:
     reset_after: bool
     bias: tf.Tensor | None
 
+    @property
+    def reads(self) -> int:
+        """Number of reads in a step."""
+        return 1 if self.reset_after else 2
+
     def __call__(self, from_x: tf.Tensor, states: list[tf.Tensor], read: Read) -> list[tf.Tensor]:
         h = states[0]
-        from_h = read(h) if self.bias is None else read(h) + self.bias
+        from_h = read(h, 0) if self.bias is None else read(h, 0) + self.bias
         (x_r, x_z, x_n), (h_r, h_z, h_n) = tf.split(from_x, 3, axis=-1), tf.split(from_h, 3, axis=-1)
         r, z = self.gate(x_r + h_r), self.gate(x_z + h_z)
         if self.reset_after:
             n = self.activation(x_n + r * h_n)
         else:
-            n = self.activation(x_n + tf.split(read(r * h), 3, axis=-1)[2])
+            n = self.activation(x_n + tf.split(read(r * h, 1), 3, axis=-1)[2])
         return [n + z * (h - n)]
 
 
@@ -115,40 +126,42 @@ class Loop:
             Initial states, h first.
         """
 
-        def step(t: Any, output: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        def step(n: Any, output: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            def numbered(h: tf.Tensor, own: Any) -> tf.Tensor:
+                return read(h, n * cell.reads + own)
+
+            t = length - 1 - n if self.reverse else n
             if mask is None:
-                states = cell(from_x[:, t], states, read)
+                states = cell(from_x[:, t], states, numbered)
                 return states[0], states
             here = mask[:, t][:, None]
             # What is skipped is sent as 0, so that it moves no range.
-            new = cell(from_x[:, t], [tf.where(here, states[0], 0), *states[1:]], read)
+            new = cell(from_x[:, t], [tf.where(here, states[0], 0), *states[1:]], numbered)
             output = tf.where(here, new[0], 0 if self.zero_masked else output)
             return output, [tf.where(here, now, held) for now, held in zip(new, states, strict=True)]
 
         output = tf.zeros_like(states[0])
-        if tf.executing_eagerly() or self.unroll:
-            length, outputs = from_x.shape[1], []
-            for t in reversed(range(length)) if self.reverse else range(length):
-                output, states = step(t, output, states)
-                outputs.append(output)
-            return tf.stack(outputs, axis=1) if self.every else output, states
-        return self._symbolic(step, tf.shape(from_x)[1], output, states)
+        if not (tf.executing_eagerly() or self.unroll):
+            length = tf.shape(from_x)[1]
+            return self._symbolic(step, length, output, states)
+        length, outputs = from_x.shape[1], []
+        for n in range(length):
+            output, states = step(n, output, states)
+            outputs.append(output)
+        return tf.stack(outputs, axis=1) if self.every else output, states
 
     def _symbolic(
         self, step: Any, length: tf.Tensor, output: tf.Tensor, states: list[tf.Tensor]
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        def at(n: Any) -> Any:
-            return length - 1 - n if self.reverse else n
-
         def body(n: tf.Tensor, output: tf.Tensor, states: list[tf.Tensor], kept: Any) -> Any:
-            output, states = step(at(n), output, states)
+            output, states = step(n, output, states)
             return n + 1, output, states, kept.write(n, output) if self.every else kept
 
         # The first step stands before the loop: nothing goes backward from it to states that are constant.
-        output, states = step(at(0), output, states)
+        output, states = step(0, output, states)
         kept = tf.TensorArray(output.dtype, length, element_shape=output.shape)
         kept = kept.write(0, output) if self.every else kept
-        # One after the other: a step reads the counters that the one before has advanced.
+        # One after the other: every step is a call of its own.
         _, output, states, kept = tf.while_loop(
             lambda n, *_: n < length,
             body,

@@ -314,10 +314,12 @@ class RecurrentLayer(CrossbarLayer):
         masks = self._dropout_masks(tf.ones_like(states[0]), self.recurrent_dropout, training)
         steps = TimeSteps(hidden, training, tf.executing_eagerly() and wants_gradient(from_x))
         loop = Loop(self.go_backwards, self.return_sequences, self.zero_output_for_mask, self.unroll)
-        output, states = loop.run(
-            cell, lambda h: self._dropped(steps.product, h, masks), from_x, mask, steps.begin(states)
-        )
-        output, *states = steps.end([output, *states])
+
+        def read(h: tf.Tensor, call: Any) -> tf.Tensor:
+            return self._dropped(lambda h: steps.product(h, call), h, masks)
+
+        output, states = loop.run(cell, read, from_x, mask, steps.begin(states))
+        output, *states = steps.end([output, *states], tf.shape(x)[1] * cell.reads)
         if self.stateful:
             for kept, state in zip(self.states, states, strict=True):
                 kept.assign(state)

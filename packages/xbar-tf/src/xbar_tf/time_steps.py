@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from xbar_core.engine import Ranges
 from xbar_tf._bridge import Array, host_call
-from xbar_tf.crossbar import Crossbar, Held, Solved
+from xbar_tf.crossbar import COUNTERS, Crossbar, Held, Solved
 from xbar_tf.functional import crossbar_linear, effective_weight, is_product
 
 
@@ -35,7 +35,8 @@ class TimeSteps(Crossbar):
     -----
     In a graph this object is made when the graph is; `begin` and `end` are nodes of it and mark a sequence
     whenever it runs. TensorFlow does not order such nodes and a loop of its own accord: the states pass
-    through both.
+    through both. Variables are read before the loop and counters advanced behind it, because a strategy of
+    several devices lets nobody touch them inside.
 
     Examples
     --------
@@ -44,11 +45,11 @@ class TimeSteps(Crossbar):
         steps = TimeSteps(crossbar, training, backward)
         (h,) = steps.begin([h])
         for t in range(length):
-            h = tf.tanh(x[:, t] + steps.product(h))
-        (h,) = steps.end([h])
+            h = tf.tanh(x[:, t] + steps.product(h, t))
+        (h,) = steps.end([h], length)
     """
 
-    __slots__ = ("_asked", "_crossbar", "_first", "_learned", "_matrix", "_training")
+    __slots__ = ("_asked", "_crossbar", "_first", "_learned", "_matrix", "_now", "_read", "_training")
 
     def __init__(self, crossbar: Crossbar, training: bool, backward: bool) -> None:
         self.__dict__ = crossbar.__dict__
@@ -56,28 +57,46 @@ class TimeSteps(Crossbar):
         self._first: Solved | None = None
         self._learned: list[Ranges] | None = None
         self._matrix: tf.Tensor | None = None
+        self._read: list[tf.Tensor] = []
+        self._now: Any = 0
 
     def begin(self, states: list[tf.Tensor]) -> list[tf.Tensor]:
         """Begin a sequence; its steps start from the states that are returned."""
         if is_product(self):
             self._matrix = effective_weight(self._crossbar, self._training)
             return states
+        self._read = super().tensors()
         with tf.control_dependencies([_mark(self._begin)]):
             return [tf.identity(state) for state in states]
 
-    def end(self, results: list[tf.Tensor]) -> list[tf.Tensor]:
-        """End a sequence: its ranges are kept, before anything goes backward from what is returned."""
+    def end(self, results: list[tf.Tensor], calls: Any) -> list[tf.Tensor]:
+        """End a sequence of so many calls: its ranges are kept, before anything goes backward."""
         if self._matrix is not None:
             return results
+        self.variables["counters"].value.assign_add(self._counted(calls))
         with tf.control_dependencies(results):
             mark = _mark(self._end)
         return [_after(mark, result) for result in results]
 
-    def product(self, h: tf.Tensor) -> tf.Tensor:
-        """Return ``h @ W`` (batch, out) of one step, h (batch, in)."""
-        if self._matrix is None:
-            return crossbar_linear(h, self, self._training)
-        return tf.matmul(tf.cast(h, self.dtype), self._matrix)
+    def product(self, h: tf.Tensor, call: Any) -> tf.Tensor:
+        """Return ``h @ W`` (batch, out), h (batch, in), in a call of the sequence: they count from 0."""
+        if self._matrix is not None:
+            return tf.matmul(tf.cast(h, self.dtype), self._matrix)
+        self._now = call
+        return crossbar_linear(h, self, self._training)
+
+    def tensors(self) -> list[tf.Tensor]:
+        """Return what the weight holds in a call."""
+        state, counters, *buffers = self._read
+        return [state, counters + self._counted(self._now), *buffers]
+
+    def count_call(self, training: bool) -> None:
+        """Leave it to `end`."""
+
+    def _counted(self, calls: Any) -> tf.Tensor:
+        """Return what so many calls add to the counters."""
+        name = "calls" if self._training else "evaluations"
+        return tf.cast(calls, "int64") * tf.constant([int(each == name) for each in COUNTERS], "int64")
 
     def _begin(self) -> None:
         self._first, self._learned = None, []

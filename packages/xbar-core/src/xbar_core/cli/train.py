@@ -153,6 +153,10 @@ def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) ->
             if not (path / RUN).exists():
                 raise KeyboardInterrupt from None
             raise Interrupted(f"stopped; to go on: {_resume_command(path)}") from None
+        except RuntimeError:
+            if first or not asked():
+                raise
+            sys.exit(130)  # the first process has stopped and is gone
     if not first:
         return
     show_result(result, NATIVE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -424,6 +426,41 @@ def test_fit_trains_through_the_loop() -> None:
     model.compile(keras.optimizers.Adam(0.05), loss)
     history = model.fit(x, y, batch_size=32, epochs=8, verbose=0).history["loss"]
     assert history[-1] < 0.7 * history[0]
+
+
+def test_mirrored_replicas_train_one_chip() -> None:
+    """Two virtual CPU devices hold the same states and counters, those of one device with the whole batch."""
+    code = """
+import numpy as np, tensorflow as tf, keras
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from xbar_core.config import preset
+from xbar_tf.recurrent import XbarLSTM
+chip = preset("txsim-8bit").with_values({"adc.noise": 1e-8, "input.range": {"rule": "fixed", "value": 4.0},
+    "adc.range": {"rule": "fixed", "value": 1e-4}, "backward": {"mode": "exact"}})
+x = np.random.default_rng(0).standard_normal((16, 5, 3))
+y = np.random.default_rng(1).standard_normal((16, 4))
+def made():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((5, 3)), XbarLSTM(4, config=chip, key="a", dtype="float64")])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = made()
+alone = made()
+for each in (model, alone):
+    each.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+layer, other = model.layers[0], alone.layers[0]
+parts = layer.state_hh_l0.value.values
+assert len(parts) == 2
+np.testing.assert_array_equal(parts[0].numpy(), parts[1].numpy())
+for name in ("_ih_l0", "_hh_l0"):
+    mine, whole = layer.crossbars[name].variables, other.crossbars[name].variables
+    np.testing.assert_array_equal(mine["counters"].numpy(), whole["counters"].numpy())
+    np.testing.assert_allclose(mine["state"].numpy(), whole["state"].numpy(), rtol=1e-6, atol=1e-9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
 
 
 def test_half_precision() -> None:

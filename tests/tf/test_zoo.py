@@ -19,6 +19,8 @@ from xbar_tf.zoo import TwoUniform, build, network_names
 from xbar_torch.zoo import build as build_torch
 
 CIFAR, MNIST = (3, 32, 32), (1, 28, 28)
+LARGE = ("alexnet", "vgg16", "resnet18", "resnet56")
+NETWORKS = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in network_names()]
 SMALL = {"mlp": (2, 6, 5), "lenet5": MNIST, "lstm": (2, 7, 5)}
 
 
@@ -44,7 +46,7 @@ def pair(name: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module
     return native, twin, torch.randn(3, *image, dtype=dtype, generator=generator).numpy()
 
 
-@pytest.mark.parametrize("name", network_names())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_logits_are_those_of_torch(name: str) -> None:
     """The same weights and images give the same logits in evaluation (float32, 1e-5 of the largest)."""
     native, twin, x = pair(name)
@@ -76,7 +78,7 @@ def test_float64_is_float64_throughout(name: str) -> None:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", [name for name in network_names() if name not in ("vgg16", "resnet56")])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_those_of_torch(name: str) -> None:
     """The loss has the same gradient with respect to every weight (float64, 1e-10 of its largest).
 
@@ -100,7 +102,7 @@ def test_gradients_are_those_of_torch(name: str) -> None:
         assert np.abs(found - wanted).max() <= 1e-10 * np.abs(wanted).max(), key
 
 
-@pytest.mark.parametrize("name", network_names())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_first_weights_are_distributed_as_those_of_torch(name: str) -> None:
     """Weights have torch's mean 0 and variance within five standard errors; biases stay in torch's limits."""
     torch.manual_seed(0)

@@ -1,0 +1,235 @@
+"""What a chip does to a network: arrays, conductances, wires, converters and what each stage costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from xbar_core._checks import check_integer
+from xbar_core.engine import Clipped, Request, Stage, clipped, stage_report
+from xbar_core.engine.circuits import solve_arrays
+from xbar_core.engine.matrices import physical_arrays, tile_blocks
+from xbar_core.engine.patches import unfold
+from xbar_core.errors import ConfigError
+from xbar_core.lab.inspection import STAGES, Inspection, LayerInspection
+from xbar_tf._bridge import Array, assign, host
+from xbar_tf.calibration import native_path
+from xbar_tf.conv import ConvolutionLayer
+from xbar_tf.crossbar import Crossbar, Held
+from xbar_tf.functional import is_product
+from xbar_tf.host import crossbars_of
+from xbar_tf.reads import call_of, split
+
+__all__ = ["STAGES", "Inspection", "LayerInspection", "inspect"]
+
+Values = NDArray[np.float64]
+
+
+def inspect(
+    model: keras.Model, batch: Any, *, native: keras.Model | None = None, samples: int = 1024
+) -> Inspection:
+    """Run a batch through a model in evaluation and say what its chip does to every layer.
+
+    Each layer is judged by itself, on the inputs that it meets on the chip.
+
+    Parameters
+    ----------
+    model : Model
+        Model with crossbar weights; ranges and counters are as before afterwards.
+    batch : array or tuple
+        What the model is called with.
+    native : Model or None
+        Native twin that holds the weights that the chip should stand for: errors of programming then
+        count (stage ``weights``). None takes what the devices stand for.
+    samples : int
+        Input vectors of a layer that are used at most, spread evenly over the batch (a convolution has one
+        for each output place, a recurrent weight one for each time step).
+
+    Returns
+    -------
+    Inspection
+
+    Raises
+    ------
+    ConfigError
+        The model has no crossbar weights, or the native one has others.
+    """
+    check_integer("samples", samples, minimum=1)
+    if not any(True for _ in crossbars_of(model)):
+        raise ConfigError("model: has no crossbar weights; use convert(model, config) first")
+    with untouched(model) as crossbars:
+        wanted = {name: _wanted(crossbar, native) for name, crossbar in crossbars.items()}
+        with inputs_of(crossbars) as seen:
+            model(*batch, training=False) if isinstance(batch, tuple) else model(batch, training=False)
+        layers = [
+            _inspect(name, crossbar, wanted[name], vectors(crossbar, seen[name], samples))
+            for name, crossbar in crossbars.items()
+        ]
+    return Inspection(tuple(layers))
+
+
+@contextmanager
+def untouched(model: keras.Model) -> Iterator[dict[str, Crossbar]]:
+    """Run a network for a look: ranges and counters are as before afterwards.
+
+    Matrices and references of the interpolation may be new: they depend on states and updates only.
+    """
+    crossbars = dict(crossbars_of(model))
+    names = ("ranges", "counters")
+    kept = {name: [host(c.variables[key]).copy() for key in names] for name, c in crossbars.items()}
+    try:
+        yield crossbars
+    finally:
+        for name, crossbar in crossbars.items():
+            for key, value in zip(names, kept[name], strict=True):
+                assign(crossbar.variables[key], value)
+            crossbar.pulses = []
+
+
+@contextmanager
+def inputs_of(crossbars: Mapping[str, Crossbar]) -> Iterator[dict[str, list[Array]]]:
+    """Collect the inputs of crossbar weights: what they check on their way into the analog path.
+
+    Where a read is a plain product nothing is checked, and the input of the layer is taken.
+    """
+    seen: dict[str, list[Array]] = {name: [] for name in crossbars}
+
+    def watched(crossbar: Crossbar, values: list[Array]) -> Callable[..., None]:
+        check = crossbar.require_finite
+
+        def note(x: Array, what: str, held: Held) -> None:
+            check(x, what, held)
+            if what == "input":
+                values.append(np.array(x))
+
+        return note
+
+    def called(layer: Any, values: list[Array]) -> Callable[..., Any]:
+        call = layer.call
+
+        def note(inputs: Any, *arguments: Any, **options: Any) -> Any:
+            x = layer._channels_last(inputs) if isinstance(layer, ConvolutionLayer) else inputs
+            values.append(np.array(host(tf.convert_to_tensor(x))))
+            return call(inputs, *arguments, **options)
+
+        return note
+
+    patched: list[tuple[dict[str, Any], str]] = []
+    try:
+        for name, crossbar in crossbars.items():
+            if not is_product(crossbar):
+                vars(crossbar)["require_finite"] = watched(crossbar, seen[name])
+                patched.append((vars(crossbar), "require_finite"))
+            elif not crossbar.suffix.startswith("_hh"):
+                vars(crossbar.owner)["call"] = called(crossbar.owner, seen[name])
+                patched.append((vars(crossbar.owner), "call"))
+        yield seen
+    finally:
+        for attributes, name in patched:
+            attributes.pop(name, None)
+
+
+def vectors(crossbar: Crossbar, seen: list[Array], samples: int) -> Array | None:
+    """Return input vectors (samples, in of all array sets) of a layer, at most so many; None without any."""
+    owner, inputs = crossbar.owner, crossbar.layout.inputs * crossbar.parts
+    if isinstance(owner, ConvolutionLayer):
+        seen = [x if x.ndim == 3 else unfold(x, owner.geometry(x.shape[1:-1])) for x in seen]
+    rows = [x.reshape(-1, inputs) for x in seen if x.shape[-1] == inputs]
+    if not rows:
+        return None
+    found = np.concatenate(rows).astype(crossbar.dtype, copy=False)
+    at = np.linspace(0, len(found) - 1, min(samples, len(found)))
+    return np.ascontiguousarray(found[np.rint(at).astype(np.int64)])
+
+
+def _wanted(crossbar: Crossbar, native: keras.Model | None) -> Array:
+    """Return the weights (in, out) that a state should stand for."""
+    if native is None:
+        return host(crossbar.weight()).copy()
+    path, name = native_path(crossbar)
+    for variable in native.variables:
+        key = str(variable.path)
+        if key.startswith(f"{path}/") and key.endswith(f"/{name}"):
+            value, owner = np.asarray(host(variable)), crossbar.owner
+            matrix = owner.to_matrix(value) if hasattr(owner, "to_matrix") else owner._ordered(value)
+            if matrix.shape == tuple(crossbar.state.shape[1:]):
+                return np.ascontiguousarray(matrix, crossbar.dtype)
+    raise ConfigError(
+        f"native: has no weight '{path}/{name}' that fits; hand in the network that was converted"
+    )
+
+
+def _inspect(name: str, crossbar: Crossbar, wanted: Array, x: Array | None) -> LayerInspection:
+    layouts, held = crossbar.layouts, crossbar.present()
+    inputs = sum(layout.inputs for layout in layouts)
+    outputs = sum(layout.outputs for layout in layouts)
+    requests = crossbar.solved(held, training=False).requests
+    counts, stages = (None, ()) if x is None else _read(crossbar, held, wanted, x)
+    return LayerInspection(
+        name,
+        (inputs, outputs),
+        sum(layout.arrays for layout in layouts),
+        float(np.mean([layout.tiling.utilisation for layout in layouts])),
+        crossbar.conductances().astype(np.float64).ravel(),
+        np.concatenate([_distortion(request) for request in requests]),
+        counts,
+        stages,
+    )
+
+
+def _distortion(request: Request) -> Values:
+    """Return what the circuit takes away of every conducting cell that holds a weight."""
+    arrays = physical_arrays(request)
+    ((solved, _),) = solve_arrays([request.job(arrays, "forward")])
+    found = []
+    layout = request.layout
+    pairs = zip(tile_blocks(layout, arrays, "forward"), tile_blocks(layout, solved, "forward"), strict=True)
+    for (tile, ideal), (_, actual) in pairs:
+        cols = tile.shape[1]
+        g, g_ni = (np.asarray(block[..., :cols], np.float64).ravel() for block in (ideal, actual))
+        found.append(1.0 - g_ni[g > 0] / g[g > 0])
+    return np.concatenate(found)
+
+
+def count_clipped(crossbar: Crossbar, held: Held, x: Array) -> Clipped:
+    """Return how many conversions of a forward read of x are beyond full scale, over all array sets."""
+    solved, call = crossbar.solved(held, training=False), call_of(held, False, 0)
+    counts, ranges = np.zeros(4, np.int64), crossbar.ranges
+    for part, (layout, numbers) in enumerate(zip(crossbar.layouts, split(x, crossbar.parts), strict=True)):
+        buffers = crossbar.parts_of(held.buffers, part)
+        counts += clipped(layout, layout.forward, solved.matrices[part], buffers, ranges, numbers, call)
+    return Clipped(*(int(count) for count in counts))
+
+
+def _read(crossbar: Crossbar, held: Held, wanted: Array, x: Array) -> tuple[Clipped, tuple[Stage, ...]]:
+    """Return the saturated conversions and the stages of a forward read, over all array sets."""
+    call, signal = call_of(held, False, 0), 0.0
+    noise, added = np.zeros(len(STAGES)), np.zeros(len(STAGES))
+    parts = zip(crossbar.layouts, crossbar.states(held.state), split(x, crossbar.parts), strict=True)
+    for part, (layout, state, numbers) in enumerate(parts):
+        weight = np.ascontiguousarray(wanted[:, crossbar.columns(part)])
+        report = stage_report(
+            layout,
+            weight,
+            state,
+            crossbar.buffers(part),
+            numbers,
+            ranges=crossbar.ranges,
+            time=crossbar.time,
+            call=call,
+        )
+        power = float(np.sum(np.square((numbers @ weight).astype(np.float64))))
+        signal += power
+        noise += [power * 10.0 ** (-stage.snr_db / 10.0) if power else 0.0 for stage in report]
+        added += [power * stage.error**2 for stage in report]
+    stages = []
+    for name, remaining, more in zip(STAGES, noise, added, strict=True):
+        ratio = 10.0 * np.log10(signal / remaining) if signal and remaining else float("inf")
+        stages.append(Stage(name, float(ratio), float(np.sqrt(more / signal)) if signal else 0.0))
+    return count_clipped(crossbar, held, x), tuple(stages)

@@ -1,0 +1,208 @@
+"""What a chip does to a network in training, what it occupies, and where numbers stop being finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from xbar_core.engine import Request
+from xbar_core.engine.circuits import solve_arrays
+from xbar_core.engine.matrices import physical_arrays
+from xbar_core.lab.trainer import Footprint, LayerHealth
+from xbar_tf._bridge import host, is_finite
+from xbar_tf._plan import children, own_weights, walk
+from xbar_tf.calibration import native_path
+from xbar_tf.crossbar import Crossbar
+from xbar_tf.host import CrossbarLayer
+from xbar_tf.inspect import count_clipped, inputs_of, untouched, vectors
+
+_VECTORS = 256  # input vectors of a layer that health looks at
+
+
+def native_name(crossbar: Crossbar) -> str:
+    """Return a layer's native name; with that of the weight where it has several."""
+    path, name = native_path(crossbar)
+    return path if crossbar.suffix == "" else f"{path}/{name}"
+
+
+def layer_health(network: keras.Model, x: tf.Tensor) -> list[LayerHealth]:
+    """Return what the chip does to each of its layers on one batch."""
+    with untouched(network) as crossbars:
+        with inputs_of(crossbars) as seen:
+            network(x, training=False)
+        return [_health(crossbar, seen[name]) for name, crossbar in crossbars.items()]
+
+
+def _health(crossbar: Crossbar, seen: list[Any]) -> LayerHealth:
+    held = crossbar.present()
+    found, beyond, conversions = vectors(crossbar, seen, _VECTORS), 0, 0
+    if found is not None:
+        counts = count_clipped(crossbar, held, found)
+        beyond = counts.inputs + counts.currents
+        conversions = counts.of_inputs + counts.of_currents
+    change = [_distortion(request) for request in crossbar.solved(held, training=False).requests]
+    lost, whole = (sum(part[k] for part in change) for k in range(2))
+    return LayerHealth(
+        native_name(crossbar),
+        _saturated(crossbar),
+        beyond / max(conversions, 1),
+        float(np.sqrt(lost / whole)) if whole else 0.0,
+    )
+
+
+def _saturated(crossbar: Crossbar) -> float:
+    """Return the share of devices that can go no further.
+
+    A differential pair keeps one side at g_min, and slices are digits: there only g_max, or a weight at
+    an end of its range, is an end.
+    """
+    state, code = host(crossbar.state), crossbar.layout.code
+    if len(code.gains) > 2:
+        ends = np.abs(host(crossbar.weight())) >= float(host(crossbar.w_max)) * (1.0 - 1e-6)
+        return float(np.mean(ends))
+    ends = state >= 1.0
+    if code.kind != "differential":
+        ends = ends | (state <= 0.0)
+    return float(np.mean(ends))
+
+
+def _distortion(request: Request) -> tuple[float, float]:
+    """Return the sums of squares of what wires take away, and of the conductances."""
+    arrays = physical_arrays(request)
+    ((solved, _),) = solve_arrays([request.job(arrays, "forward")])
+    lost = whole = 0.0
+    for shape, ideal in arrays.items():
+        g, g_ni = (np.asarray(part, np.float64) for part in (ideal, solved[shape]))
+        lost += float(np.sum((g - g_ni) ** 2))
+        whole += float(np.sum(g**2))
+    return lost, whole
+
+
+def footprints(network: keras.Model) -> list[Footprint]:
+    """Return what every layer that has weights occupies, in the order of the network."""
+    found: list[Footprint] = []
+    for name, layer in walk(network):
+        own = own_weights(layer) if children(layer) else list(layer.weights)
+        crossbars = layer.crossbars if isinstance(layer, CrossbarLayer) else {}
+        for crossbar in crossbars.values():
+            mine = {id(variable) for variable in crossbar.variables.values()}
+            own = [variable for variable in own if id(variable) not in mine]
+            found.append(_on_crossbars(crossbar))
+        if not own:
+            continue
+        weights = sum(_size(variable) for variable in own if variable.trainable)
+        if crossbars:  # a bias goes with the layer's first matrix
+            first = found[-len(crossbars)]
+            grown = first._replace(weights=first.weights + weights, bytes=first.bytes + _bytes(own))
+            found[-len(crossbars)] = grown
+        else:
+            found.append(Footprint(name or "model", (), 0, 0, 0.0, weights, _bytes(own)))
+    return found
+
+
+def _on_crossbars(crossbar: Crossbar) -> Footprint:
+    layouts = crossbar.layouts
+    cells = sum(len(x.tiling.tiles) * x.tiling.rows * x.tiling.cols for x in layouts)
+    weights = sum(layout.inputs * layout.outputs for layout in layouts)
+    return Footprint(
+        native_name(crossbar),
+        (layouts[0].inputs, sum(layout.outputs for layout in layouts)),
+        sum(layout.arrays for layout in layouts),
+        _size(crossbar.state),
+        weights / cells,
+        weights,
+        _bytes([crossbar.variables[name] for name in ("state", *crossbar.buffer_names)]),
+    )
+
+
+def _size(variable: Any) -> int:
+    return int(np.prod(variable.shape))
+
+
+def _bytes(variables: list[Any]) -> int:
+    return sum(host(variable).nbytes for variable in variables)
+
+
+def first_bad(network: keras.Model, x: tf.Tensor, y: tf.Tensor) -> str:
+    """Return where NaN or infinity first appears in one batch; an empty string if nowhere."""
+    found = _bad("the network", "input", x)
+    for name, layer in () if found else walk(network):
+        states = {id(c.state) for c in getattr(layer, "crossbars", {}).values()}
+        for variable in own_weights(layer) if children(layer) else layer.weights:
+            stage = "states" if id(variable) in states else "weights"
+            found = found or _bad(_named(name), stage, variable.value)
+    if found:
+        return found
+    gradients: list[str] = []
+    with untouched(network), _watched(network, gradients) as outputs, tf.GradientTape() as tape:
+        try:
+            logits = network(x, training=False)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+        except FloatingPointError as error:
+            return outputs[0] if outputs else str(error)
+        if outputs:
+            return outputs[0]
+        if not is_finite(host(loss)):
+            return f"the network, loss: it is {float(host(loss))}"
+        variables = network.trainable_variables
+        with tape.stop_recording():
+            try:
+                bars = tape.gradient(loss, variables)
+            except FloatingPointError as error:
+                return gradients[0] if gradients else str(error)
+    for variable, bar in zip(variables, bars, strict=True):
+        if bar is not None and not gradients:
+            layer_path = str(variable.path).rpartition("/")[0]
+            gradients += filter(None, [_bad(_named(layer_path), "gradient", tf.convert_to_tensor(bar))])
+    return gradients[0] if gradients else ""
+
+
+@contextmanager
+def _watched(network: keras.Model, gradients: list[str]) -> Iterator[list[str]]:
+    """Note where outputs, and on the way back their gradients, first stop being finite."""
+    outputs: list[str] = []
+
+    def watched(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+        def passed(value: tf.Tensor) -> Any:
+            def gradient(bar: tf.Tensor) -> tf.Tensor:
+                gradients.extend(filter(None, [_bad(name, "gradient", bar)]))
+                return bar
+
+            return tf.identity(value), gradient
+
+        def note(*arguments: Any, **options: Any) -> Any:
+            result = call(*arguments, **options)
+            if not tf.is_tensor(result) or not result.dtype.is_floating:
+                return result
+            outputs.extend(filter(None, [_bad(name, "output", result)]))
+            return passed(result)
+
+        return note
+
+    leaves = [(name, layer) for name, layer in walk(network) if not children(layer)]
+    try:
+        for name, layer in leaves:
+            vars(layer)["call"] = watched(_named(name), layer.call)
+        yield outputs
+    finally:
+        for _, layer in leaves:
+            vars(layer).pop("call", None)
+
+
+def _named(layer: str) -> str:
+    return f"layer {layer!r}" if layer else "the network"
+
+
+def _bad(layer: str, stage: str, values: Any) -> str:
+    if not values.dtype.is_floating:
+        return ""
+    array = host(values)
+    if is_finite(array):
+        return ""
+    return f"{layer}, {stage}: {int((~np.isfinite(array)).sum())} of {array.size} values are NaN or infinite"

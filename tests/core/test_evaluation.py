@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,22 @@ def test_each_chip_is_programmed_once_and_then_ages() -> None:
     ]  # fmt: skip
     assert found.digital == pytest.approx(0.9)
     assert (found.samples, found.drifts) == (40, True)
+
+
+def test_one_chip_at_a_time_is_in_memory() -> None:
+    """A trainer that refers to itself is gone before the next chip's is made; the native one stays."""
+    alive: list[int] = []
+    made: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def factory(recipe: Recipe, data: DataSet, chip: Chip | None) -> Any:
+        alive.append(len(made))
+        trainer = FakeTrainer([], None)
+        trainer.log.append((trainer,))
+        made.add(trainer)
+        return trainer
+
+    evaluate_chips(factory, RECIPE, DATA, DRIFTING, WEIGHTS, chips=4)
+    assert alive == [0, 1, 1, 1, 1]
 
 
 def test_any_recipe_can_be_evaluated() -> None:

@@ -6,6 +6,7 @@ away.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import time
@@ -120,6 +121,8 @@ def dry_run(
             (time.perf_counter() - start) / share,
             peak_memory(),
         )
+        del trainer
+        gc.collect()  # modules refer to each other in rings: large ones must not wait for the collector
 
 
 def peak_memory() -> int | None:

@@ -8,6 +8,7 @@ devices: it is programmed once, its converters are calibrated then, and only tim
 from __future__ import annotations
 
 import csv
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -150,7 +151,7 @@ class Evaluation:
             axes.axhline(100 * self.digital, color="k", ls="--", lw=1, label="the same weights, digital")
         if len(ages) > 1:
             axes.set_xscale("log")
-        axes.set_xticks([e.age for e in ages], [age_text(e.age) for e in ages])
+        axes.set_xticks([e.age for e in ages], [age_text(e.age) if self.drifts else "any" for e in ages])
         axes.minorticks_off()
         axes.set(xlabel="time since programming", ylabel="test accuracy [%]", title=self.chip.name)
         axes.grid(alpha=0.3)
@@ -274,6 +275,8 @@ def evaluate_chips(
         for time, scores in _over_time(trainer, data, times if drifts else times[:1], drifts):
             readings.append(Reading(number, seed, time, scores.accuracy, scores.loss))
             report(readings[-1])
+        del trainer
+        gc.collect()  # modules refer to each other in rings: large ones must not wait for the collector
     digital = native.evaluate(evaluation_batches(data, EVALUATED)).accuracy
     notes.append(_samples_note(digital, len(data.test_x)))
     return Evaluation(chip, tuple(readings), len(data.test_x), digital, tuple(notes))

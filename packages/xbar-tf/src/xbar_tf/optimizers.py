@@ -58,10 +58,10 @@ class PulseSGD(keras.optimizers.Optimizer):
     nesterov : bool
         As in `keras.optimizers.SGD`.
     rule : {"keras", "torch"}
-        What momentum does to a rate that changes and to the decay. "keras": steps keep the rate that they were
-        taken at, and the decay stays apart (`keras.optimizers.SGD`). "torch": the present rate counts for
-        the whole momentum, which the decay is part of (`torch.optim.SGD`, `xbar_torch.PulseSGD`). Without
-        momentum, and at one rate without decay, they are the same.
+        What momentum does to a rate that changes and to the decay. "keras": steps keep the rate that they
+        were taken at, and the decay stays apart (`keras.optimizers.SGD`). "torch": the present rate counts
+        for the whole momentum, which the decay is part of (`torch.optim.SGD`, `xbar_torch.PulseSGD`).
+        Without momentum, and at one rate without decay, they are the same.
     statistics : mapping of str to LayerStatistics or None
         From `native_statistics`, for chips with ``update.scale.rule = "native"`` that name no values.
     **kwargs

@@ -1,0 +1,243 @@
+"""Decide what becomes of every layer of a network, before anything is built or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import keras
+
+from xbar_core._checks import nearest
+from xbar_core.config import Chip
+from xbar_core.errors import ConfigError
+from xbar_tf.host import CrossbarLayer
+from xbar_tf.native import twins, weight_names
+
+FIRST, LAST = "<first>", "<last>"
+_NORMALISATION = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.UnitNormalization,
+)
+_HALF = ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclass
+class Entry:
+    """One layer of the model and what becomes of it.
+
+    Attributes
+    ----------
+    layer : Layer
+        The native layer.
+    names : list of str
+        All its names in the model.
+    twin : type or None
+        Its layer on crossbars, None where there is none.
+    chip : Chip or None
+        Its chip; None where it stays digital.
+    note : str
+        Why it stays digital.
+    signed_input : bool
+        Whether its inputs can be negative.
+    """
+
+    layer: Any
+    names: list[str]
+    twin: Any = None
+    chip: Any = None
+    note: str = ""
+    signed_input: bool = True
+    weight_names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = () if self.twin is None else weight_names(self.twin)
+        self.weight_names = tuple(f"{self.name}/{name}" if self.name else name for name in own)
+
+    @property
+    def name(self) -> str:
+        """The first name."""
+        return self.names[0]
+
+    @property
+    def key(self) -> str:
+        """What keys the draws of the layer: torch's name of the same layer where the names agree."""
+        return self.name or "model"
+
+    @property
+    def on_chip(self) -> bool:
+        """Whether it goes on crossbars."""
+        return self.twin is not None and self.chip is not None
+
+    @property
+    def listed(self) -> bool:
+        """Whether a report lists it: containers without weights of their own are not listed."""
+        return self.on_chip or not children(self.layer) or bool(own_weights(self.layer))
+
+
+def own_weights(layer: Any) -> list[Any]:
+    """Return the weights that a layer has beside those of the layers in it."""
+    found: list[Any] = [*layer._trainable_variables, *layer._non_trainable_variables]
+    return found
+
+
+def is_container(layer: Any) -> bool:
+    """Return whether a model lists its layers itself: Sequential and functional models."""
+    return isinstance(layer, keras.Sequential) or hasattr(layer, "_run_through_graph")
+
+
+def is_wrapper(layer: Any) -> bool:
+    """Return whether a layer of Keras wraps others that may go on crossbars."""
+    return isinstance(layer, keras.layers.TimeDistributed | keras.layers.Bidirectional)
+
+
+def children(layer: Any) -> list[tuple[str, Any]]:
+    """Return the layers in a layer, by the name that follows its own.
+
+    Layers of functional and sequential models bear their own names, those of subclasses the names of the
+    attributes that hold them (``blocks.0`` in a list), as in torch. What a wrapper holds bears its name.
+    """
+    if isinstance(layer, CrossbarLayer):
+        return []
+    if is_container(layer):
+        return [(each.name, each) for each in layer.layers if not isinstance(each, keras.layers.InputLayer)]
+    if isinstance(layer, keras.layers.TimeDistributed):
+        return [("", layer.layer)]
+    if isinstance(layer, keras.layers.Bidirectional):
+        return [("", layer.forward_layer), ("", layer.backward_layer)]
+    if type(layer).__module__.startswith("keras."):
+        return []
+    found, seen = [], set()
+    for name, value in vars(layer).items():
+        if not name.startswith("_"):
+            for child_name, child in _layers_in(name, value):
+                found.append((child_name, child))
+                seen.add(id(child))
+    hidden = [(each.name, each) for each in layer._layers if id(each) not in seen]
+    return [*found, *hidden]
+
+
+def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, keras.layers.Layer):
+        yield name, value
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _layers_in(f"{name}.{index}", each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _layers_in(f"{name}.{key}", each)
+
+
+def walk(layer: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, layer) of a model and everything in it, in the order of the model."""
+    yield name, layer
+    for child_name, child in children(layer):
+        yield from walk(child, ".".join(part for part in (name, child_name) if part))
+
+
+def plan(
+    model: keras.layers.Layer, chip: Chip, overrides: Mapping[str, Chip | None], unsigned: Iterable[str]
+) -> list[Entry]:
+    """Return what becomes of every layer, in the order of the model.
+
+    Parameters
+    ----------
+    model : Layer
+        The network.
+    chip : Chip
+        For all layers that no pattern matches.
+    overrides : mapping of str to Chip or None
+        By pattern, see `xbar_tf.convert`.
+    unsigned : iterable of str
+        Patterns of layers whose inputs cannot be negative.
+    """
+    known = twins()
+    entries: dict[int, Entry] = {}
+    for name, layer in walk(model):
+        if isinstance(layer, CrossbarLayer):
+            raise ConfigError(
+                f"model: layer {name or 'model'!r} ({type(layer).__name__}) is on crossbars already; "
+                "convert the native model, or to_native(model)"
+            )
+        if id(layer) in entries:
+            entries[id(layer)].names.append(name)
+            continue
+        twin, note = _twin(layer, known)
+        entries[id(layer)] = Entry(layer, [name], twin, None if twin is None else chip, note)
+    listed = list(entries.values())
+    for pattern, choice in overrides.items():
+        for entry in _matched("overrides", pattern, listed, explicit=choice is not None):
+            entry.chip = choice
+            if entry.twin is not None:
+                entry.note = "" if choice is not None else f"kept digital by {pattern!r}"
+    for pattern in unsigned:
+        for entry in _matched("unsigned", pattern, listed, explicit=True):
+            entry.signed_input = False
+    return listed
+
+
+def _twin(layer: Any, known: Mapping[Any, Any]) -> tuple[Any, str]:
+    """Return the layer on crossbars of a layer, or None and the reason."""
+    base = next((each for each in known if isinstance(layer, each)), None)
+    if base is None:
+        return None, _why_digital(layer)
+    if type(layer).call is not base.call:
+        return None, f"a {base.__name__} with a call of its own"
+    if not layer.built:
+        return None, "its shape is not known yet; call the model once"
+    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        return None, "its weight is quantised or has LoRA; convert the plain layer"
+    if layer.variable_dtype not in _HALF:
+        return None, f"its weights are {layer.variable_dtype}; crossbars hold floating-point weights"
+    for name in ("kernel", "recurrent", "depthwise"):
+        if getattr(layer, f"{name}_constraint", None) is not None:
+            return None, f"{name}_constraint; devices cannot be constrained"
+    return known[base], ""
+
+
+def _why_digital(layer: Any) -> str:
+    if not layer.weights:
+        return "no weights"
+    if isinstance(layer, _NORMALISATION):
+        return "normalisation is digital"
+    if children(layer):
+        return "weights of a container"
+    return "no crossbar twin for this type"
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    """Yield a name and the names of all layers that it is in, but the model's."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _matched(field_name: str, pattern: str, entries: list[Entry], *, explicit: bool) -> list[Entry]:
+    """Return the entries that a pattern matches, itself or by a layer that they are in."""
+    able = [entry for entry in entries if entry.twin is not None]
+    if pattern in (FIRST, LAST):
+        if not able:
+            raise ConfigError(f"{field_name}: {pattern!r} finds no layer that can go on crossbars")
+        return [able[0 if pattern == FIRST else -1]]
+    found = [
+        entry
+        for entry in entries
+        if any(fnmatchcase(name, pattern) for each in entry.names for name in (each, *_ancestors(each)))
+    ]
+    if not found:
+        names = [name for entry in entries for name in entry.names if name]
+        raise ConfigError(
+            f"{field_name}: pattern {pattern!r} matches no layer of the model{nearest(pattern, names)}; "
+            "use names of its layers, with wildcards * and ?"
+        )
+    literal = not any(character in pattern for character in "*?[")
+    if explicit and literal and not any(entry.twin is not None for entry in found):
+        first = found[0]
+        raise ConfigError(
+            f"{field_name}: {pattern!r} ({type(first.layer).__name__}) cannot go on crossbars: "
+            f"{first.note or 'nothing in it can'}; leave it out"
+        )
+    return found

@@ -1,0 +1,127 @@
+"""One layer from its native form to crossbars and back: configuration, shapes, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from xbar_core.config import Chip
+from xbar_core.errors import ConfigError
+from xbar_tf._bridge import Array
+from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D
+from xbar_tf.dense import XbarDense
+from xbar_tf.depthwise import XbarDepthwiseConv2D
+from xbar_tf.host import CrossbarLayer
+from xbar_tf.recurrent import XbarGRU, XbarLSTM, XbarSimpleRNN
+
+OURS = ("config", "key", "signed_input", "w_max")
+"""Arguments that only layers on crossbars have."""
+
+
+def twins() -> dict[type[keras.layers.Layer], type[CrossbarLayer]]:
+    """Return the layers on crossbars by the native layers that they stand for."""
+    layers = keras.layers
+    return {
+        layers.Dense: XbarDense,
+        layers.Conv1D: XbarConv1D,
+        layers.Conv2D: XbarConv2D,
+        layers.Conv3D: XbarConv3D,
+        layers.DepthwiseConv2D: XbarDepthwiseConv2D,
+        layers.SimpleRNN: XbarSimpleRNN,
+        layers.LSTM: XbarLSTM,
+        layers.GRU: XbarGRU,
+    }
+
+
+def weight_names(twin: type[CrossbarLayer]) -> tuple[str, ...]:
+    """Return the names of the weights that go on crossbars, as the native layer calls them."""
+    if issubclass(twin, XbarSimpleRNN | XbarLSTM | XbarGRU):
+        return "kernel", "recurrent_kernel"
+    return (str(getattr(twin, "kernel_name", "kernel")),)
+
+
+def unbuilt_twin(
+    native: keras.layers.Layer,
+    twin: type[CrossbarLayer],
+    chip: Chip,
+    *,
+    key: str,
+    signed_input: bool = True,
+    w_max: Mapping[str, float] | None = None,
+) -> CrossbarLayer:
+    """Return the layer on crossbars with the arguments of a native one, without weights yet.
+
+    Parameters
+    ----------
+    native : Layer
+        The native layer.
+    twin : type
+        From `twins`.
+    chip : Chip
+        Its chip.
+    key : str
+        Keys the draws.
+    signed_input : bool
+        Whether inputs can be negative.
+    w_max : mapping of str to float, or None
+        Ranges by the native name of the weight.
+    """
+    ranges: Any = dict(w_max or {}) or None
+    if ranges is not None and len(weight_names(twin)) == 1:
+        ranges = next(iter(ranges.values()))
+    config = native.get_config()
+    config.pop("quantization_config", None)
+    mine = {"config": chip, "key": key, "signed_input": signed_input, "w_max": ranges}
+    made: CrossbarLayer = twin.from_config({**config, **mine})
+    return made
+
+
+def fill(twin: Any, native: keras.layers.Layer) -> None:
+    """Build a layer on crossbars and program the weights of a built native one; digital ones are copied."""
+    weights = [np.asarray(keras.ops.convert_to_numpy(value)) for value in native.weights]
+    ahead = ("kernel_initializer", "recurrent_initializer")
+    drawn = {name: getattr(twin, name) for name in ahead if name in vars(twin)}
+    for name, value in zip(drawn, weights, strict=False):
+        setattr(twin, name, _given(value))
+    try:
+        twin.build(native.get_build_config()["input_shape"])
+    finally:
+        for name, initializer in drawn.items():
+            setattr(twin, name, initializer)
+    if twin.bias is not None:
+        twin.bias.assign(weights[-1])
+
+
+def _given(value: Array) -> Callable[..., tf.Tensor]:
+    if not np.isfinite(value).all():
+        raise ConfigError("the weight holds NaN or infinity; convert finite weights")
+    return lambda shape, dtype=None: tf.constant(value, dtype)
+
+
+def native_class(twin: CrossbarLayer) -> type[keras.layers.Layer]:
+    """Return the native layer that a layer on crossbars stands for."""
+    for native, ours in twins().items():
+        if type(twin) is ours:
+            return native
+    raise ConfigError(
+        f"layer {twin.name!r}: {type(twin).__name__} has no native twin; its class must be one of "
+        f"{', '.join(ours.__name__ for ours in twins().values())}"
+    )
+
+
+def unbuilt_native(twin: CrossbarLayer) -> keras.layers.Layer:
+    """Return the native layer with the arguments of one on crossbars, without weights yet."""
+    config = {name: value for name, value in twin.get_config().items() if name not in OURS}
+    return native_class(twin).from_config(config)
+
+
+def native_weights(twin: Any) -> list[Array]:
+    """Return the weights of the native layer that a layer on crossbars stands for now."""
+    names = weight_names(type(twin))
+    values: Sequence[Any] = [getattr(twin, name) for name in names]
+    values = [*values, *([] if twin.bias is None else [twin.bias])]
+    return [np.asarray(keras.ops.convert_to_numpy(value)) for value in values]

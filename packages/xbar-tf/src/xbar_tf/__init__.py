@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from xbar_core.lab.conversion import ConversionReport, ModuleReport
 from xbar_tf._bridge import require_backend
+from xbar_tf.calibration import LayerStatistics, calibrate, native_statistics
 from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D
+from xbar_tf.convert import conversion_report, convert, to_native
 from xbar_tf.crossbar import Crossbar
 from xbar_tf.dense import XbarDense
 from xbar_tf.depthwise import XbarDepthwiseConv2D
 from xbar_tf.functional import crossbar_convolution, crossbar_linear
 from xbar_tf.group import MatrixGroup, link
 from xbar_tf.host import CrossbarLayer, crossbars_of, finish_epoch
+from xbar_tf.inspect import Inspection, LayerInspection, inspect
+from xbar_tf.optimizers import PulseSGD, WriteCounts
+from xbar_tf.recurrent import XbarGRU, XbarLSTM, XbarSimpleRNN
 
 require_backend()
 
@@ -20,8 +26,25 @@ __all__ = [
     "XbarConv3D",
     "XbarDense",
     "XbarDepthwiseConv2D",
+    "XbarGRU",
+    "XbarLSTM",
+    "XbarSimpleRNN",
+    # whole models
+    "ConversionReport",
+    "Inspection",
+    "LayerInspection",
+    "ModuleReport",
+    "conversion_report",
+    "convert",
+    "inspect",
+    "to_native",
     # training
+    "LayerStatistics",
+    "PulseSGD",
+    "WriteCounts",
+    "calibrate",
     "finish_epoch",
+    "native_statistics",
     # for layers of one's own
     "Crossbar",
     "CrossbarLayer",

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from xbar_core.config import preset
 from xbar_core.errors import ConfigError, ShapeError
+from xbar_core.lab import keeper
 from xbar_core.lab import run as run_module
 from xbar_core.lab.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from xbar_core.lab.comparison import Epoch, from_csv
@@ -45,7 +46,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> typ
     monkeypatch.setattr(run_module, "trainer_factory", lambda name: made)
     monkeypatch.setattr(RunSpec, "load_data", lambda spec: DATA)
     if request.node.name != "test_what_a_run_leaves":
-        monkeypatch.setattr(run_module, "curves", lambda comparison: Figure(figsize=(1, 1)))
+        monkeypatch.setattr(keeper, "curves", lambda comparison: Figure(figsize=(1, 1)))
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     return made

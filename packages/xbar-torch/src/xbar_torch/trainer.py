@@ -19,6 +19,7 @@ from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet
 from xbar_core.lab.inspection import Inspection
+from xbar_core.lab.processes import place
 from xbar_core.lab.recipe import Recipe
 from xbar_core.lab.trainer import Arrays, Batch, Footprint, LayerHealth, Scores, Step, check_arrays
 from xbar_torch import trainer_health, trainer_state
@@ -44,8 +45,7 @@ def make_trainer(recipe: Recipe, data: DataSet, chip: Chip | None) -> TorchTrain
         it, an optimizer that does not fit the chip.
     """
     device = _device(recipe.device)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1 and not dist.is_initialized():
+    if place()[1] > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

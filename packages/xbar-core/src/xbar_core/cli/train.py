@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import sys
@@ -23,6 +22,7 @@ from xbar_core.config import Chip, load_chip
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet, default_augmentation
 from xbar_core.lab.dry_run import dry_run as estimate
+from xbar_core.lab.processes import place
 from xbar_core.lab.recipe import Recipe
 from xbar_core.lab.run import Diverged, Interrupted, Options, RunResult, checked_batches, resume, run
 from xbar_core.lab.run_folder import CURVES, METRICS, RUN, RunFolder
@@ -231,7 +231,7 @@ def _tell(text: str) -> None:
 
 def _is_first() -> bool:
     """Tell whether this is the first, or only, process of the run."""
-    return os.environ.get("RANK", "0") == "0"
+    return place()[0] == 0
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ Rules that a trainer keeps
 - `evaluate`, `health`, `inspect`, `footprint` and `diagnose` change nothing that training depends on.
 - What cannot work (a network that does not fit the images, a chip that cannot hold it, an optimizer that
   does not fit the chip) is a ConfigError or ShapeError of the factory, one line.
+- Where `xbar_core.lab.processes.place` tells of several processes, `step` trains on all their batches
+  together, or the factory refuses.
 - A gradient or an input that is not finite ends a step with FloatingPointError; nothing was written.
 """
 

@@ -34,7 +34,7 @@ class TrainScreen:
         self._console = Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
         self._live: Progress | None = None
         self._task: TaskID | None = None
-        self._shown = time.monotonic()
+        self._shown, self._rate = time.monotonic(), 0.0
         if self._console.is_terminal and not quiet:
             self._live = Progress(
                 TextColumn("{task.description}"),
@@ -62,7 +62,7 @@ class TrainScreen:
             return
         match event:
             case Epoch():
-                self._say(_epoch_line(event))
+                self._say(_epoch_line(event, self._rate))
             case Note():
                 self._say(f"note: {event.variant + ': ' if event.variant else ''}{event.text}")
             case Position():
@@ -73,7 +73,7 @@ class TrainScreen:
         self._console.print(text)
 
     def _show(self, at: Position) -> None:
-        now = time.monotonic()
+        now, self._rate = time.monotonic(), at.rate
         if now - self._shown < (_QUIET if self._live is None else _REFRESH):
             return
         self._shown = now
@@ -92,10 +92,10 @@ class TrainScreen:
         )
 
 
-def _epoch_line(epoch: Epoch) -> str:
+def _epoch_line(epoch: Epoch, rate: float) -> str:
     line = (
         f"{epoch.variant:>14s}  epoch {epoch.epoch:3d}  loss {epoch.loss:8.4f}  "
-        f"accuracy {epoch.accuracy:7.2%}  {epoch.seconds:6.2f} s"
+        f"accuracy {epoch.accuracy:7.2%}  {epoch.seconds:6.2f} s  {rate:6,.0f} images/s"
     )
     facts = []
     if epoch.saturated:

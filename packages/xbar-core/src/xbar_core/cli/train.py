@@ -105,7 +105,7 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a network on a chip and compare it with native training and with other chips."""
-    folder_of_data = None if data is None else str(data)
+    folder_of_data = None if data is None else str(data.absolute())
     options = Options(minutes=checkpoint_minutes, tensorboard=tensorboard)
     if resume_ is not None:
         _only_settings_of_the_run(context)

@@ -6,6 +6,10 @@ import csv
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -352,3 +356,28 @@ def test_dry_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "update.v_up=0.01,0.1", "seed=0:2", "--dry-run", "--out", "out"]) == 0
     assert "update.v_up=0.1 seed=1" in capsys.readouterr().out
     assert not (folder / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="process groups as a terminal has them")
+def test_interrupt_at_the_terminal(folder: Path) -> None:
+    """Ctrl-C reaches every process of the command: one line, exit code 130, finished points kept."""
+    words = ["sweep", "--task", "sweep_task:measure", "task.k=0:40", "task.wait=1", "--out", "out"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from xbar_core.cli import main; sys.exit(main(sys.argv[1:]))",
+    ]
+    with (folder / "log").open("w") as log:
+        running = subprocess.Popen([*command, *words], stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 60
+        while not list(folder.glob("out/points/*.json")) and time.monotonic() < end:
+            time.sleep(0.2)
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(timeout=30) == 130
+    finally:
+        running.kill()
+    assert (folder / "log").read_text().splitlines()[-1] == "xbar: interrupted"
+    assert "Traceback" not in (folder / "log").read_text()
+    assert 0 < len(list(folder.glob("out/points/*.json"))) < 40

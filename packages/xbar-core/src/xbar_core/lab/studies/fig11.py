@@ -45,6 +45,7 @@ def _figure(table: Table) -> Figure:
             groups = Table(rows).groups(metric, ["size"])
             draw_line(axes, groups, "rows and columns of an array", metric, label=f"{name} ohm")
             axes.set_xscale("log", base=2)
+            axes.set_xticks(_SIZES, [str(size) for size in _SIZES])
     left.set_ylabel("test accuracy")
     right.set_ylabel("largest change of an entry by wires")
     right.set_yscale("log")

@@ -48,6 +48,8 @@ def _figure(table: Table) -> Figure:
                 axes, Table(rows).groups(metric, ["ratio"]), "r_max / r_min", metric, label=f"{name} ohm"
             )
             axes.set_xscale("log")
+            axes.set_xticks(_RATIOS, [f"{ratio:g}" for ratio in _RATIOS])
+            axes.minorticks_off()
     left.set_ylabel("test accuracy")
     right.set_ylabel("largest change of an entry by wires")
     left.legend()

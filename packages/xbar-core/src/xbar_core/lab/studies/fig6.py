@@ -125,8 +125,8 @@ def _findings(table: Table) -> list[Finding]:
 def _conditions(scale: Scale) -> str:
     side = 16 if scale == "smoke" else 64
     return (
-        f"One {side}x{side} array each, resistances uniform in their range, wires of the preset txsim; the "
-        "map shows the first of the seeds with r_source 500 and r_sense 100 ohm. Negligible means an "
+        f"One {side}x{side} array for each seed, resistances uniform in their range, wires of the preset "
+        "txsim; the map shows the first seed with r_source 500 and r_sense 100 ohm. Negligible means an "
         f"error of at most {_NEGLIGIBLE:.0%} of the largest entry, small at most {_SMALL:.0%}."
     )
 
@@ -139,4 +139,5 @@ FIG6 = Study(
     findings=_findings,
     conditions=_conditions,
     metric="error",
+    trains=False,
 )

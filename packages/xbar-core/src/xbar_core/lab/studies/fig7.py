@@ -89,7 +89,7 @@ def _figure(table: Table) -> Figure:
     from xbar_core.plots._style import COLOURS, new_figure
 
     networks, settings = _names(table, "network"), _names(table, "setting")[1:]
-    figure = new_figure(max(5.0, 2.4 + 1.6 * len(networks)), 3.8)
+    figure = new_figure(max(6.5, 3.6 + 1.6 * len(networks)), 3.8)
     axes = figure.subplots()
     width = 0.8 / max(len(settings), 1)
     for number, setting in enumerate(settings):
@@ -108,7 +108,8 @@ def _figure(table: Table) -> Figure:
     axes.set_xticks(range(len(networks)), networks)
     axes.set(ylabel="training time / native time")
     axes.set_yscale("log")
-    axes.legend(fontsize=8, ncols=2)
+    axes.set_ylim(bottom=0.7)
+    figure.legend(fontsize=8, loc="outside right center")
     figure.suptitle("Time of training (figure 7)", fontsize=10)
     return figure
 

@@ -150,7 +150,7 @@ def _findings(table: Table) -> list[Finding]:
 
 def _conditions(scale: Scale) -> str:
     if scale == "paper":
-        return "The paper's networks and data sets, batches of 128; it gives no epochs and rates: usual ones."
+        return "Batches of 128; the paper gives no epochs and rates: usual ones."
     if scale == "smoke":
         return "ResNet-20 on 16 images, one step: a check that the study runs, no result."
     return (

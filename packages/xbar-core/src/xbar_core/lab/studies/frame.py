@@ -18,6 +18,7 @@ from xbar_core.lab.sweep.points import Point, labelled
 from xbar_core.lab.sweep.results import Table
 from xbar_core.lab.sweep.setup import Setup
 from xbar_core.lab.sweep.store import Store, write_whole
+from xbar_core.lab.sweep.training import check_training
 from xbar_core.lab.trainer import Recipe
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 Scale = Literal["smoke", "small", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "small", "paper")
+_LEADS: dict[Scale, str] = {
+    "smoke": "This is a check that the study runs; its numbers mean nothing.",
+    "small": "Small scale: smaller networks and data than the paper's; these points are not the paper's.",
+    "paper": "The paper's networks and data.",
+}
 Verdict = Literal["reproduced", "not reproduced", "undecided", "shown", "not shown"]
 
 
@@ -73,6 +79,8 @@ class Study:
         The metric of ``summary.csv``.
     timing : bool
         Points are timed, so they run one after the other.
+    trains : bool
+        False where the small scale is the paper's own, because nothing is trained.
     """
 
     name: str
@@ -83,6 +91,7 @@ class Study:
     conditions: Callable[[Scale], str]
     metric: str = "accuracy"
     timing: bool = False
+    trains: bool = True
 
 
 @dataclass(frozen=True)
@@ -165,17 +174,19 @@ def run_study(
     chosen: Scale = next(known for known in SCALES if known == scale)
     points = [_placed(point, device, framework, data_folder) for point in study.points(chosen)]
     points = labelled(points)
+    check_training([point.setup for point in points])
     store = Store(folder)
     if study.timing and workers is None and scheduler is None:
         workers = 1
     outcome = run_points(points, store, workers=workers, scheduler=scheduler, limit=limit, watch=watch)
     table = Table.collect(points, store)
     results = [row.result for row in table.rows]
+    lead = [_LEADS[chosen]] if study.trains or scale == "smoke" else []
     report = Report(
         name=study.name,
         title=study.title,
         scale=scale,
-        conditions=study.conditions(chosen),
+        conditions=" ".join([*lead, study.conditions(chosen), *_notes(points)]),
         findings=study.findings(table),
         planned=len(results),
         computed=sum(result is not None and result.status == "done" for result in results),
@@ -251,6 +262,13 @@ def lenet(scale: Scale) -> tuple[Recipe, dict[str, Any], str]:
         {"dataset": "digits", "limit": 32},
         "LeNet-5 on 32 digits, one epoch: a check that the study runs, no result.",
     )
+
+
+def _notes(points: Sequence[Point]) -> list[str]:
+    """Return what the data sets say of themselves, such as that only a part of one was found."""
+    sources = {(p.setup.dataset, p.setup.limit): p.setup for p in points if p.setup.task == "train"}
+    notes = [setup.load_data().note for setup in sources.values()]
+    return [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(notes) if note]
 
 
 def _placed(point: Point, device: str, framework: str, data_folder: str | None) -> Point:

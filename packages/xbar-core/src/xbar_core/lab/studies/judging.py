@@ -42,7 +42,7 @@ def lost(
 def percent(value: Estimate) -> str:
     """Return a share in per cent with its interval."""
     if value.count == 0:
-        return "no result"
+        return "(no result)"
     spread = f" ± {100 * value.half:.2f}" if value.count > 1 else ""
     return f"{100 * value.mean:.2f}{spread} %"
 
@@ -50,7 +50,7 @@ def percent(value: Estimate) -> str:
 def points_text(value: Estimate) -> str:
     """Return a difference of shares in percentage points with its interval."""
     if value.count == 0:
-        return "no result"
+        return "(no result)"
     spread = f" ± {100 * value.half:.2f}" if value.count > 1 else ""
     return f"{100 * value.mean:+.2f}{spread} points"
 

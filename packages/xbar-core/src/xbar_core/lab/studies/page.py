@@ -10,16 +10,10 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab.studies.frame import Report
 from xbar_core.lab.sweep.store import write_whole
 
-_SCALES = {
-    "smoke": "This is a check that the study runs; its numbers mean nothing.",
-    "small": "Small scale: smaller networks and data than the paper's; these points are not the paper's.",
-    "paper": "The paper's networks, data and epochs.",
-}
-
 
 def verdict_text(report: Report) -> str:
     """Return a study's verdict as Markdown."""
-    lines = [f"# {report.title}", "", f"{_SCALES[report.scale]} {report.conditions}", ""]
+    lines = [f"# {report.title}", "", report.conditions, ""]
     if report.cut:
         lines += [
             f"**Cut short: {report.computed} of {report.planned} points have a result"

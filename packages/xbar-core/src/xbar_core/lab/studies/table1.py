@@ -25,7 +25,7 @@ _EFFECTS: Mapping[str, Mapping[str, Any]] = {
     "DAC precision": {"input.bits": 6},
     "ADC precision": {"adc.bits": 6},
     "ADC thermal noise": {"adc.noise": 1e-9},
-    "wire parasitics, source and sense resistance (exact)": {
+    "wire, source and sense resistance (exact)": {
         "circuit.kind": "fcm",
         "wires": {"r_row": 1.0, "r_col": 4.6, "r_source": 500.0, "r_sense": 100.0},
     },
@@ -43,7 +43,7 @@ _DATA = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagen
 _CROSSSIM: Mapping[str, str] = {
     "DAC non-linearity": "CrossSim yes, NeuroSim yes",
     "ADC non-linearity": "CrossSim yes, NeuroSim yes",
-    "wire parasitics, source and sense resistance (exact)": "CrossSim no, NeuroSim simple",
+    "wire, source and sense resistance (exact)": "CrossSim no, NeuroSim simple",
     "update non-linearity": "CrossSim yes, NeuroSim yes",
     "update noise": "CrossSim yes, NeuroSim yes",
 }
@@ -88,14 +88,15 @@ def _figure(table: Table) -> Figure:
 
     findings = _findings(table)
     colours = {"shown": COLOURS[2], "not shown": COLOURS[1], "undecided": "#BBBBBB"}
-    figure = new_figure(7.0, 0.6 + 0.24 * len(findings))
+    figure = new_figure(9.0, 0.6 + 0.24 * len(findings))
     axes = figure.subplots()
     for number, finding in enumerate(findings):
-        axes.barh(-number, 1, color=colours[finding.verdict])
-        axes.text(0.02, -number, f"{finding.claim}: {finding.found}", va="center", fontsize=7)
-    axes.set_xlim(0, 1)
+        axes.plot(0.01, -number, "s", color=colours[finding.verdict], markersize=9)
+        axes.text(0.03, -number, finding.claim, va="center", fontsize=8)
+        axes.text(0.99, -number, finding.found, va="center", ha="right", fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(-len(findings), 1))
     axes.set_axis_off()
-    figure.suptitle("Supported (table I): green by a run of this study", fontsize=10)
+    figure.suptitle("Table I: green is shown by a run of this study, grey was not tried here", fontsize=10)
     return figure
 
 

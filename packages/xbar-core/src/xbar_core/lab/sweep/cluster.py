@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import threading
 import time
 import uuid
@@ -104,7 +105,7 @@ def on_cluster(
 def run_on_worker(key: str, setup: Mapping[str, Any], topic: str) -> dict[str, Any]:
     """Compute one point on the worker that this runs on, and tell the client how far it is."""
     worker = _dask("distributed").get_worker()
-    name = str(worker.name)
+    name = worker.address.partition("://")[2]
     last = 0.0
 
     def tell(kind: str, share: float, text: str) -> None:
@@ -177,19 +178,33 @@ def _client(distributed: Any, points: int, workers: int | None, scheduler: str |
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.nanny.pre-spawn-environ": environment,
     }
-    with (
-        _dask("dask").config.set(settings),
-        distributed.LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-            env=environment,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_dask("dask").config.set(settings))
+        with _deaf_to_interrupts():
+            cluster = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                    env=environment,
+                )
+            )
+        yield stack.enter_context(distributed.Client(cluster, set_as_default=False))
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C: the terminal sends it to all, this process ends the others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _one_point(distributed: Any) -> Any:

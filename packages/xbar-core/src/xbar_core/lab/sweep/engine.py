@@ -91,7 +91,7 @@ def run_points(
         Where results are and go.
     workers : int or None
         Processes on this machine, each with its share of the cores; None takes as many as cores or
-        points, 0 computes in this process, one point after the other.
+        points (one, where a point trains on a GPU), 0 computes in this process, one point after the other.
     scheduler : str or None
         Address of a running Dask scheduler, ``tcp://host:8786``, instead of workers of our own.
     limit : float or None
@@ -122,6 +122,8 @@ def run_points(
         else:
             from xbar_core.lab.sweep.cluster import on_cluster
 
+            if workers is None and any(_on_gpu(point) for point in missing.values()):
+                workers = 1
             arriving = on_cluster(list(missing.values()), workers, scheduler, limit, watch)
         for point, result in arriving:
             store.put(point, result)
@@ -132,6 +134,11 @@ def run_points(
                 failed += 1
                 watch(Event("failed", point.label, result.worker, 1.0, result.error))
     return Outcome(kept, done, failed, len(missing) - done - failed, time.monotonic() - start)
+
+
+def _on_gpu(point: Point) -> bool:
+    recipe = point.setup.recipe
+    return recipe is not None and recipe.device != "cpu"
 
 
 def _missing(points: Sequence[Point], store: Store, retry_failed: bool) -> dict[str, Point]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from xbar_core.config import Chip
@@ -71,7 +72,7 @@ class Setup:
             table["recipe"] = Recipe(**table["recipe"])
         return cls(**table)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of everything that a result depends on: 20 hexadecimal digits."""
         table = self.to_dict() | {"format": FORMAT}

@@ -76,7 +76,7 @@ def check_training(setups: Iterable[Setup]) -> None:
     seen: set[tuple[object, ...]] = set()
     data: dict[tuple[str, int | None], DataSet] = {}
     for setup in setups:
-        if setup.recipe is None:
+        if setup.recipe is None or setup.task != "train":
             continue
         source = (setup.dataset, setup.limit)
         kind = (*source, setup.framework, setup.recipe.network, setup.recipe.batch)

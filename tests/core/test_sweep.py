@@ -363,11 +363,12 @@ def test_dry_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_interrupt_at_the_terminal(folder: Path) -> None:
     """Ctrl-C reaches every process of the command: one line, exit code 130, finished points kept."""
     words = ["sweep", "--task", "sweep_task:measure", "task.k=0:40", "task.wait=1", "--out", "out"]
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from xbar_core.cli import main; sys.exit(main(sys.argv[1:]))",
-    ]
+    # Shells start background jobs deaf to interrupts; the command must not inherit that.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from xbar_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code]
     with (folder / "log").open("w") as log:
         running = subprocess.Popen([*command, *words], stdout=log, stderr=log, start_new_session=True)
     try:

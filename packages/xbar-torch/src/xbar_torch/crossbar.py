@@ -145,8 +145,8 @@ class Crossbar:
         self._backward = False
 
     def __getstate__(self) -> dict[str, Any]:
-        computed = "pulses _matrices _requests _key _snapshot _projected _pulse_key _backward".split()
-        return {name: value for name, value in self.__dict__.items() if name not in computed}
+        # What `forget` drops is private, or the pulses.
+        return {name: value for name, value in self.__dict__.items() if name[0] != "_" and name != "pulses"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from xbar_core.config import preset
 from xbar_core.errors import ConfigError, ShapeError
-from xbar_core.lab import keeper
+from xbar_core.lab import checkpoint, keeper
 from xbar_core.lab import run as run_module
 from xbar_core.lab.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from xbar_core.lab.comparison import Epoch, from_csv
@@ -317,6 +317,31 @@ def test_new_run_leaves_no_old_checkpoint(tmp_path: Path) -> None:
         run(replace(SPEC, variants={"native": None}), tmp_path, Options(stop=Stopper(1)))
     assert not (tmp_path / "txsim" / LAST).exists()
     assert RunFolder.open(tmp_path).checkpoint("native", "last").facts["position"]["step"] == 2
+
+
+def test_run_of_another_process_is_left_alone(tmp_path: Path) -> None:
+    """A run that is being trained can neither be resumed nor replaced; a killed process lets it go."""
+    fcntl = pytest.importorskip("fcntl", reason="needs file locks")
+    run(SPEC, tmp_path)
+    with (tmp_path / "run.json").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for start in (lambda: resume(tmp_path), lambda: run(SPEC, tmp_path)):
+            with pytest.raises(ConfigError, match="is being trained by another process"):
+                start()
+    resume(tmp_path)
+
+
+def test_disk_without_room_is_said_at_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks for all checkpoints are set aside before the second step."""
+    events: list[Event] = []
+
+    def full(descriptor: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_allocate", full)
+    with pytest.raises(OSError, match="No space left on device: no room for checkpoints"):
+        run(SPEC, tmp_path, Options(events.append))
+    assert len(events) == 1
 
 
 def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,9 +145,9 @@ def test_stopped_and_resumed(folder: Path, number: signal.Signals) -> None:
     assert error.strip().splitlines()[-1] == "xbar: stopped; to go on: xbar train --resume 'a run'"
     facts = RunFolder.open(folder / "a run").checkpoint("txsim-8bit", "last").facts
     assert 2 <= facts["position"]["epoch"] < 10
-    assert main(["train", "--resume", "a run"]) == 0
-    assert len(_metrics(folder / "a run" / "metrics.csv")["txsim-8bit"]) == 10
     if number == signal.SIGINT:
+        assert main(["train", "--resume", "a run"]) == 0
+        assert len(_metrics(folder / "a run" / "metrics.csv")["txsim-8bit"]) == 10
         assert main(["train", "--out", "whole", *options]) == 0
         whole, parts = (
             read_checkpoint(folder / name / "txsim-8bit" / "last.safetensors").state

@@ -6,6 +6,7 @@ is what a program uses that keeps its results itself.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from xbar_core.lab.comparison import Comparison
 from xbar_core.lab.data import Batches, DataSet, augmentation
 from xbar_core.lab.keeper import Options, RunKeeper
 from xbar_core.lab.processes import place
-from xbar_core.lab.run_folder import RunFolder
+from xbar_core.lab.run_folder import RunFolder, locked
 from xbar_core.lab.run_spec import RunSpec, fingerprint, surroundings
 from xbar_core.lab.trainer import trainer_factory
 from xbar_core.lab.training import Diverged, Interrupted, Note, Training
@@ -80,7 +81,8 @@ def run(
         folder = RunFolder(path, spec, facts)
     else:
         folder = RunFolder.create(path, spec, command=command, more=facts)
-    return _train(folder, samples, options or Options(), fresh=True)
+    with _held(path):
+        return _train(folder, samples, options or Options(), fresh=True)
 
 
 def resume(
@@ -126,7 +128,8 @@ def resume(
     _check(folder.spec, samples)
     for text in _differences(folder):
         options.report(Note("", text))
-    return _train(folder, samples, options, fresh=False)
+    with _held(path):
+        return _train(folder, samples, options, fresh=False)
 
 
 def checked_batches(spec: RunSpec, data: DataSet) -> Batches:
@@ -155,6 +158,11 @@ def _check(spec: RunSpec, data: DataSet) -> None:
     factory = trainer_factory(spec.framework)
     for chip in spec.variants.values():
         factory(spec.recipe, data, chip)
+
+
+def _held(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the run against other programs; the first of several processes does it for all."""
+    return contextlib.nullcontext() if place()[0] else locked(path)
 
 
 def _differences(folder: RunFolder) -> list[str]:

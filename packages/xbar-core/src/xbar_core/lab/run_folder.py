@@ -10,11 +10,17 @@ curves.png          accuracy and loss against epochs
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.checkpoint import BEST, Checkpoint, CheckpointError, Slots, read_checkpoint
@@ -56,16 +62,14 @@ class RunFolder:
         facts = {"format": FORMAT, **spec.to_dict(), **surroundings(command), **(more or {})}
         made = cls(path, spec, facts)
         try:
-            for name in {*spec.variants, *_variants_in(path)}:
-                Slots(path / name).clear()
-            for name in (METRICS, CURVES):
-                (path / name).unlink(missing_ok=True)
-            path.mkdir(parents=True, exist_ok=True)
-            write_text(path / RUN, json.dumps(facts, indent=2) + "\n")
+            with locked(path):
+                _remove_run(path, {*spec.variants, *_variants_in(path)})
             for name, chip in spec.variants.items():
-                (path / name).mkdir(exist_ok=True)
+                (path / name).mkdir(parents=True, exist_ok=True)
                 if chip is not None:
                     write_text(path / name / CHIP, chip.to_toml())
+            # Last: a folder with this file can be resumed.
+            write_text(path / RUN, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
             raise ConfigError(
                 f"out: {str(path)!r} cannot be written ({error.strerror or error}); choose another folder"
@@ -142,6 +146,37 @@ class RunFolder:
             part.replace(self.path / CURVES)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the run in a folder, if there is one, against other processes; a killed one lets it go.
+
+    Raises
+    ------
+    ConfigError
+        Another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None and (path / RUN).exists():
+            file = stack.enter_context((path / RUN).open("rb"))
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"run: {str(path)!r} is being trained by another process; wait for it, or stop it first"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+        yield
+
+
+def _remove_run(path: Path, variants: Iterable[str]) -> None:
+    """Remove the files of an earlier run: first the one that makes it a run."""
+    for name in (RUN, METRICS, CURVES):
+        (path / name).unlink(missing_ok=True)
+    for name in variants:
+        Slots(path / name).clear()
 
 
 def _variants_in(path: Path) -> list[str]:

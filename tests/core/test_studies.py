@@ -16,7 +16,8 @@ import pytest
 from xbar_core.cli import main
 from xbar_core.errors import ConfigError
 from xbar_core.lab.studies import Finding, Report, find_study, run_study, study_names, write_pages
-from xbar_core.lab.sweep import Table
+from xbar_core.lab.studies.judging import harmful, harmless
+from xbar_core.lab.sweep import Table, estimate
 from xbar_core.lab.sweep.results import Row
 from xbar_core.lab.sweep.store import Result
 
@@ -60,7 +61,10 @@ def test_smoke(name: str, tmp_path: Path) -> None:
     assert report.findings
     for file in ("results.csv", "results.parquet", "summary.csv", "figure.png", "figure.svg", "verdict.md"):
         assert (tmp_path / file).stat().st_size > 50, file
-    if name != "table1":
+    if name == "table1":
+        runs = [finding for finding in report.findings if not finding.claim.startswith("data set")]
+        assert {finding.verdict for finding in runs} == {"shown"}
+    else:
         assert {finding.verdict for finding in report.findings} == {"undecided"}
         assert all(finding.reason for finding in report.findings)
     assert Report.read(tmp_path) == report
@@ -111,6 +115,17 @@ def test_fig6_at_small_scale_measures_what_the_physics_page_says() -> None:
         )
         found = error_map(point.setup)
         assert least < float(found["worst"]) < most  # type: ignore[arg-type]
+
+
+def test_wide_spread_decides_nothing() -> None:
+    """A mean within its limit whose interval is wide shows no harmlessness; three equal losses do."""
+    assert harmless(estimate([0.05, -0.05, 0.0]), 0.005) == "undecided"
+    assert harmless(estimate([0.001, 0.002, 0.0]), 0.005) == "reproduced"
+    assert harmless(estimate([0.05, 0.051, 0.049]), 0.005) == "not reproduced"
+    assert harmful(estimate([0.05, 0.4, 0.6]), 0.3) == "undecided"
+    assert harmful(estimate([0.4, 0.41, 0.39]), 0.3) == "reproduced"
+    assert harmful(estimate([0.04, 0.041, 0.039]), 0.3) == "not reproduced"
+    assert harmful(estimate([0.4, 0.41]), 0.3) == "undecided"
 
 
 def _fig10(v_cost: Mapping[float, float], gamma_cost: Mapping[float, float]) -> World:

@@ -10,6 +10,7 @@ from xbar_core.lab.sweep.results import Row, Table
 from xbar_core.lab.sweep.spread import LEVEL, Estimate, estimate
 
 Labels = Mapping[str, Any]
+_ONE_POINT = 0.01
 
 
 def rows_of(table: Table, labels: Labels) -> list[Row]:
@@ -58,14 +59,15 @@ def points_text(value: Estimate) -> str:
 def harmless(loss: Estimate, at_most: float) -> Verdict:
     """Judge the claim that something costs at most `at_most` (a share).
 
-    Reproduced where the loss, its interval included, stays below the limit or is smaller than the
-    spread and below it; not reproduced where it is beyond the limit by more than the interval.
+    Reproduced where the mean is within the limit and the interval goes at most one point beyond it; not
+    reproduced where the mean is beyond the limit by more than the interval.
     """
     if loss.count < 3:
         return "undecided"
     if loss.mean - loss.half > at_most:
         return "not reproduced"
-    return "reproduced" if loss.mean <= at_most else "undecided"
+    within = loss.mean <= at_most and loss.mean + loss.half <= at_most + _ONE_POINT
+    return "reproduced" if within else "undecided"
 
 
 def harmful(loss: Estimate, at_least: float) -> Verdict:

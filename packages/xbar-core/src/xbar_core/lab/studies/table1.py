@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xbar_core.config import preset
@@ -59,7 +60,9 @@ def loads(setup: Setup) -> dict[str, float]:
 
 
 def _points(scale: Scale) -> list[Point]:
-    recipe = Recipe("lenet5", epochs=1 if scale == "smoke" else 3, batch=32, rate=0.02)
+    # At least two steps: the first loss does not know of updates yet.
+    epochs, batch = (1, 16) if scale == "smoke" else (3, 32)
+    recipe = Recipe("lenet5", epochs, batch, rate=0.02)
     where: dict[str, Any] = {"dataset": "digits", "limit": 32 if scale == "smoke" else 640}
     chip = preset("ideal")
     made = []
@@ -71,7 +74,7 @@ def _points(scale: Scale) -> list[Point]:
     networks = _NETWORKS | (_LARGE if scale == "paper" else {})
     for name, network in networks.items():
         large = name in _LARGE
-        training = Recipe(network, epochs=1 if scale == "smoke" else 3, batch=32, rate=0.02)
+        training = replace(recipe, network=network)
         data = {"dataset": "cifar10", "limit": 640} if large else where
         labels = {"kind": "network", "cell": name, "seed": 0}
         made.append(trained(labels, preset("txsim").with_("circuit.kind", "aam"), training, **data))

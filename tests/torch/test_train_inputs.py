@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["--dataset", "mnist", "--data", "files"], "data: MNIST is not there; put train-labels"),
         (["--dataset", "cifar10", "--data", "files"], "data_batch_1: wrong checksum"),
-        (["--dataset", "cifar10", "--data", "nowhere"], "data: nowhere is not a folder"),
+        (["--dataset", "cifar10", "--data", "nowhere"], "nowhere is not a folder"),
         (["--dataset", "cifar-10"], "did you mean 'cifar10'?"),
         (["--dataset", "./flowers", "--network", "lenet5", "--batch", "4"], "does not fit lenet5; it takes"),
         (["--dataset", "./flowers", "--image-size", "0"], "image_size: 0 is out of range"),

@@ -26,11 +26,11 @@ from xbar_core.engine import (
     decode_folded,
     encode,
 )
+from xbar_core.engine.parts import read_parts
 from xbar_core.engine.ranges import measures, settle
 from xbar_torch._bridge import analog
 from xbar_torch.crossbar import Crossbar, Pulses
 from xbar_torch.patches import Geometry, fold, unfold
-from xbar_torch.reads import read_parts
 
 Currents = Callable[[], Iterable[Tensor]]
 

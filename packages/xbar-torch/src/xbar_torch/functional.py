@@ -24,12 +24,12 @@ from xbar_core.engine import (
 )
 from xbar_core.engine.exact import exact_vjp
 from xbar_core.engine.matrices_vjp import matrices_vjp
+from xbar_core.engine.parts import read_parts
 from xbar_core.engine.ranges import settle
 from xbar_torch._bridge import analog, applied, excluded, to_analog
 from xbar_torch.convolution import CrossbarConvolution
 from xbar_torch.crossbar import Crossbar, Pulses
 from xbar_torch.patches import Geometry, unfold
-from xbar_torch.reads import read_parts
 
 
 def is_product(crossbar: Crossbar) -> bool:

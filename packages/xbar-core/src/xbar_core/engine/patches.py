@@ -78,7 +78,7 @@ class Geometry(NamedTuple):
 def unfold(x: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     """Return the patches (batch, output places, channels x kernel cells) of x (batch, ..., channels)."""
     axes = tuple(range(1, x.ndim - 1))
-    windows = np.lib.stride_tricks.sliding_window_view(geometry.pad(x), geometry.extent, axes)  # type: ignore[call-overload]
+    windows = np.lib.stride_tricks.sliding_window_view(geometry.pad(x), geometry.extent, axes)
     steps = (slice(None, None, s) for s in geometry.stride)
     cells = (slice(None, None, d) for d in geometry.dilation)
     windows = windows[(slice(None), *steps, slice(None), *cells)]
@@ -110,5 +110,6 @@ def fold(columns: NDArray[Any], geometry: Geometry, size: Sequence[int]) -> NDAr
             slice(i * d, i * d + s * (m - 1) + 1, s)
             for i, s, d, m in zip(cell, geometry.stride, geometry.dilation, output, strict=True)
         )
-        total[(slice(None), *places)] += columns[(..., *cell)]
+        here: tuple[Any, ...] = (..., *cell)
+        total[(slice(None), *places)] += columns[here]
     return np.ascontiguousarray(geometry.crop(total))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -171,6 +172,22 @@ def test_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]
     assert main(["train", "--out", "run", *SMALL, *ALONE, "--dry-run"]) == 0
     assert not (folder / "run").exists()
     assert "arrays" in capsys.readouterr().out
+
+
+def test_full_disk_says_how_to_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without room for checkpoints ends the run with code 1, one line and the command to go on."""
+
+    def full(descriptor: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("xbar_core.lab.checkpoint._allocate", full)
+    arguments = ["--preset", "native", "--compare", ""]
+    assert main(["train", "--out", "run", *SMALL, *arguments]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "xbar: run: No space left on device: no room for checkpoints\n"
+    assert shown.out.endswith("to go on from the last checkpoint: xbar train --resume run\n")
 
 
 @pytest.mark.parametrize(

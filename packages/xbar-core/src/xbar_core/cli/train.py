@@ -19,7 +19,7 @@ from xbar_core.cli._options import Force
 from xbar_core.cli._terminal import say
 from xbar_core.cli._train_screen import TrainScreen, show_result
 from xbar_core.config import Chip, load_chip
-from xbar_core.errors import ConfigError
+from xbar_core.errors import ConfigError, ConvergenceError
 from xbar_core.lab.data import DataSet, default_augmentation
 from xbar_core.lab.dry_run import dry_run as estimate
 from xbar_core.lab.processes import place
@@ -153,6 +153,10 @@ def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) ->
             if not (path / RUN).exists():
                 raise KeyboardInterrupt from None
             raise Interrupted(f"stopped; to go on: {_resume_command(path)}") from None
+        except (ConvergenceError, OSError):
+            if first and (path / RUN).exists():
+                say(f"to go on from the last checkpoint: {_resume_command(path)}")
+            raise
         except RuntimeError:
             if first or not asked():
                 raise

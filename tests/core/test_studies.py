@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 from xbar_core.cli import main
 from xbar_core.errors import ConfigError
 from xbar_core.lab.studies import Finding, Report, find_study, run_study, study_names, write_pages
+from xbar_core.lab.studies.choosing import changed, runnable
 from xbar_core.lab.studies.judging import harmful, harmless
-from xbar_core.lab.sweep import Table, estimate
+from xbar_core.lab.sweep import Table, estimate, parse_field
 from xbar_core.lab.sweep.results import Row
 from xbar_core.lab.sweep.store import Result
 
@@ -101,6 +103,43 @@ def test_cut_short_is_said(tmp_path: Path) -> None:
     report, _ = run_study(study, "smoke", tmp_path, workers=0)
     assert not report.cut
     assert "Cut short" not in (tmp_path / "verdict.md").read_text()
+
+
+def test_only_some_points(tmp_path: Path) -> None:
+    """Points that were not asked for count as missing, and the report says which were."""
+    study = find_study("fig6")
+    only = [parse_field("order=0"), parse_field("resistance=3k-10k,20k-200k")]
+    report, outcome = run_study(study, "smoke", tmp_path, workers=0, only=only)
+    assert (outcome.done, report.computed, report.planned) == (4, 4, 12)
+    assert "Only order" in report.conditions
+    for text, message in (("ordr=0", "did you mean 'order'"), ("order=7", "there are 0, 3")):
+        with pytest.raises(ConfigError, match=message):
+            run_study(study, "smoke", tmp_path, workers=0, only=[parse_field(text)])
+
+
+def test_changed_training() -> None:
+    """A study can be trained otherwise; its labels stay, its keys do not."""
+    point = find_study("fig8").points("paper")[0]
+    shorter = changed(point, [parse_field("epochs=2"), parse_field("limit=500")])
+    assert (shorter.setup.recipe.epochs, shorter.setup.limit) == (2, 500)  # type: ignore[union-attr]
+    assert shorter.values == point.values
+    assert shorter.key != point.key
+    for text, message in (("epoch=2", "did you mean 'epochs'"), ("epochs=1,2", "several values")):
+        with pytest.raises(ConfigError, match=message):
+            changed(point, [parse_field(text)])
+
+
+def test_missing_data_leave_points_out(tmp_path: Path) -> None:
+    """Points whose data set is not here are left out and named; with none left it is an error."""
+    if importlib.util.find_spec("xbar_torch") is None:
+        pytest.skip("xbar_torch is not installed; this study trains")
+    points = find_study("fig8").points("smoke")[:2]
+    lost = [replace(p, setup=replace(p.setup, dataset="no_such_module:data")) for p in points]
+    kept, remarks = runnable([*points, *lost])
+    assert kept == points
+    assert any("Left out, 2 points" in remark for remark in remarks)
+    with pytest.raises(ConfigError, match="no_such_module"):
+        runnable(lost)
 
 
 def test_fig6_at_small_scale_measures_what_the_physics_page_says() -> None:

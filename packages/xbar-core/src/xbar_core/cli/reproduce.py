@@ -16,6 +16,7 @@ from xbar_core.cli._terminal import say, table
 from xbar_core.errors import ConfigError
 from xbar_core.lab.studies import Report, find_study, run_study, study_names, write_pages
 from xbar_core.lab.studies.frame import SCALES
+from xbar_core.lab.sweep import parse_field
 
 _ALL = "all"
 
@@ -51,6 +52,16 @@ def reproduce(
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A running Dask scheduler: tcp://host:8786.")
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Train otherwise: epochs=10, limit=5000; repeatable."
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=VALUES", help="Compute these points only: seed=0; repeatable."),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Stop each study after this time; it is reported as cut short.")
     ] = None,
@@ -78,7 +89,9 @@ def reproduce(
                 device=device,
                 data_folder=None if data is None else str(data),
                 framework=framework,
-                command=_command(study.name, scale, device),
+                changes=[parse_field(text) for text in set_ or ()],
+                only=[parse_field(text) for text in only or ()],
+                command=_command(study.name, scale, device, set_ or [], only or []),
                 watch=watch,
             )
         _show(report)
@@ -90,9 +103,12 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _command(name: str, scale: str, device: str) -> str:
+def _command(name: str, scale: str, device: str, changes: list[str], only: list[str]) -> str:
     words = ["xbar", "reproduce", name, "--scale", scale]
-    return shlex.join(words if device == "cpu" else [*words, "--device", device])
+    words += [] if device == "cpu" else ["--device", device]
+    for option, texts in (("--set", changes), ("--only", only)):
+        words += [word for text in texts for word in (option, text)]
+    return shlex.join(words)
 
 
 def _list() -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import xbar_core
 from xbar_core._checks import check_choice
 from xbar_core.config import Chip
+from xbar_core.lab.studies.choosing import changed, only_value, runnable, selected
 from xbar_core.lab.sweep.engine import Event, Outcome, run_points
-from xbar_core.lab.sweep.points import Point, labelled
+from xbar_core.lab.sweep.fields import Field
+from xbar_core.lab.sweep.points import Point, labelled, text_of
 from xbar_core.lab.sweep.results import Table
 from xbar_core.lab.sweep.setup import Setup
 from xbar_core.lab.sweep.store import Store, write_whole
-from xbar_core.lab.sweep.training import check_training
 from xbar_core.lab.trainer import Recipe
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ def run_study(
     device: str = "cpu",
     data_folder: str | None = None,
     framework: str = "torch",
+    changes: Sequence[Field] = (),
+    only: Sequence[Field] = (),
     command: str = "",
     watch: Callable[[Event], None] = lambda event: None,
 ) -> tuple[Report, Outcome]:
@@ -167,18 +170,29 @@ def run_study(
         Where and with what to train.
     data_folder : str or None
         Where data sets are.
+    changes : sequence of Field
+        Fields of the recipe, or ``limit``, with one value each, that take the place of the study's own.
+    only : sequence of Field
+        Labels and the values of those points that are computed; the others count as missing.
     command : str
         For the report.
+
+    Raises
+    ------
+    ConfigError
+        A wrong scale, change or label; or no point can be computed (data sets or adapter missing).
     """
     check_choice("scale", scale, SCALES)
     chosen: Scale = next(known for known in SCALES if known == scale)
     points = [_placed(point, device, framework, data_folder) for point in study.points(chosen)]
-    points = labelled(points)
-    check_training([point.setup for point in points])
+    points = labelled([changed(point, changes) for point in points])
+    possible, remarks = runnable(selected(points, only))
+    remarks += [f"Changed: {field.name} = {text_of(only_value(field))}." for field in changes]
+    remarks += [f"Only {field.name} = {field.values}." for field in only]
     store = Store(folder)
     if study.timing and workers is None and scheduler is None:
         workers = 1
-    outcome = run_points(points, store, workers=workers, scheduler=scheduler, limit=limit, watch=watch)
+    outcome = run_points(possible, store, workers=workers, scheduler=scheduler, limit=limit, watch=watch)
     table = Table.collect(points, store)
     results = [row.result for row in table.rows]
     lead = [_LEADS[chosen]] if study.trains or scale == "smoke" else []
@@ -186,7 +200,7 @@ def run_study(
         name=study.name,
         title=study.title,
         scale=scale,
-        conditions=" ".join([*lead, study.conditions(chosen), *_notes(points)]),
+        conditions=" ".join([*lead, study.conditions(chosen), *remarks]),
         findings=study.findings(table),
         planned=len(results),
         computed=sum(result is not None and result.status == "done" for result in results),
@@ -262,13 +276,6 @@ def lenet(scale: Scale) -> tuple[Recipe, dict[str, Any], str]:
         {"dataset": "digits", "limit": 32},
         "LeNet-5 on 32 digits, one epoch: a check that the study runs, no result.",
     )
-
-
-def _notes(points: Sequence[Point]) -> list[str]:
-    """Return what the data sets say of themselves, such as that only a part of one was found."""
-    sources = {(p.setup.dataset, p.setup.limit): p.setup for p in points if p.setup.task == "train"}
-    notes = [setup.load_data().note for setup in sources.values()]
-    return [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(notes) if note]
 
 
 def _placed(point: Point, device: str, framework: str, data_folder: str | None) -> Point:

@@ -40,7 +40,16 @@ import tensorflow as tf
 
 from xbar_core import mapping
 from xbar_core.devices.faults import HEALTHY
-from xbar_core.engine import Call, Layout, conductances, update, weights
+from xbar_core.engine import (
+    Call,
+    Encoded,
+    Layout,
+    Residual,
+    conductances,
+    update,
+    weight_gradient,
+    weights,
+)
 from xbar_core.errors import ShapeError
 from xbar_tf._bridge import Array, host_call
 from xbar_tf.stored import COUNTERS, EVALUATION, Held, Solved, StoredWeight
@@ -152,6 +161,16 @@ class Crossbar(StoredWeight):
         return np.concatenate(blocks, axis=-1)
 
     # Training.
+
+    def target(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Return what the gradient of a call flows to, of the tensors that the call reads."""
+        return tensors[0]
+
+    def call_gradient(self, residual: Residual, sent: Encoded, dy: Array, held: Held) -> Array:
+        """Return the gradient of the target that one call of a linear layer leaves, ``crossbar`` mode."""
+        bar = weight_gradient(self.layout, residual, sent, dy)
+        found: Array = mapping.state_gradient(self.layout.code, bar, float(held.buffers["w_max"]))
+        return found
 
     def state_gradient(self, weight_bar: tf.Tensor) -> tf.Tensor:
         """Return dL/ds (devices, in, out) from dL/dw (in, out), by the ideal mapping."""

@@ -221,4 +221,4 @@ def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: 
 
         return y, gradient
 
-    return product(inputs[0], *([x] if backward else []))
+    return product(crossbar.target(inputs), *([x] if backward else []))

@@ -18,13 +18,11 @@ from xbar_core.engine import (
     encode,
     encode_errors,
     read_encoded,
-    weight_gradient,
 )
 from xbar_core.engine.exact import exact_vjp
 from xbar_core.engine.layout import Layout
 from xbar_core.engine.parts import read_parts
 from xbar_core.engine.ranges import settle
-from xbar_core.mapping import state_gradient
 from xbar_tf._bridge import Array
 from xbar_tf.crossbar import Crossbar, Held, Pulses, Solved
 
@@ -144,7 +142,7 @@ def forward(
 
 
 def error_scale(crossbar: Crossbar, dy: Array, kept: Array, held: Held, note: Note) -> tuple[Array, Any]:
-    """Return dL/ds (devices, in, out) in `crossbar` mode and the full scale that errors are sent with.
+    """Return the gradient of the target in `crossbar` mode and the full scale that errors are sent with.
 
     Parameters
     ----------
@@ -163,8 +161,7 @@ def error_scale(crossbar: Crossbar, dy: Array, kept: Array, held: Held, note: No
     residual = Residual(kept, note.full_scale, note.current_scales[0], call)
     if crossbar.chip.update.pulsed:
         _keep_pulses(crossbar, residual, sent, dy, note)
-    bar = weight_gradient(layout, residual, sent, dy)
-    return state_gradient(layout.code, bar, float(held.buffers["w_max"])), sent.full_scale
+    return crossbar.call_gradient(residual, sent, dy, held), sent.full_scale
 
 
 def _keep_pulses(crossbar: Crossbar, residual: Residual, sent: Encoded, dy: Array, note: Note) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from xbar_core.engine import Ranges
+from xbar_core import mapping
+from xbar_core.engine import Encoded, Ranges, Residual
 from xbar_tf._bridge import Array, host_call
 from xbar_tf.crossbar import COUNTERS, Crossbar, Held, Solved
 from xbar_tf.functional import crossbar_linear, effective_weight, is_product
@@ -20,7 +22,7 @@ class TimeSteps(Crossbar):
     drawn for each batch included. Every step is a call of its own, so its noise is its own. What the
     forward converters learn of the sequence is one observation, the largest of its steps: a range that is
     averaged over the first batches is not filled by the steps of a few. (In the backward read every
-    step counts.)
+    step counts.) In ``crossbar`` mode the outer products of all steps are one, after the last.
 
     Parameters
     ----------
@@ -49,7 +51,18 @@ class TimeSteps(Crossbar):
         (h,) = steps.end([h], length)
     """
 
-    __slots__ = ("_asked", "_crossbar", "_first", "_learned", "_matrix", "_now", "_read", "_training")
+    __slots__ = (
+        "_asked",
+        "_crossbar",
+        "_first",
+        "_learned",
+        "_matrix",
+        "_now",
+        "_outer",
+        "_read",
+        "_target",
+        "_training",
+    )
 
     def __init__(self, crossbar: Crossbar, training: bool, backward: bool) -> None:
         self.__dict__ = crossbar.__dict__
@@ -59,6 +72,8 @@ class TimeSteps(Crossbar):
         self._matrix: tf.Tensor | None = None
         self._read: list[tf.Tensor] = []
         self._now: Any = 0
+        self._target: tf.Tensor | None = None
+        self._outer: list[tuple[Array, Array]] = []
 
     def begin(self, states: list[tf.Tensor]) -> list[tf.Tensor]:
         """Begin a sequence; its steps start from the states that are returned."""
@@ -66,6 +81,7 @@ class TimeSteps(Crossbar):
             self._matrix = effective_weight(self._crossbar, self._training)
             return states
         self._read = super().tensors()
+        self._target = self._joined(self._read[0]) if self.crossbar_mode else self._read[0]
         with tf.control_dependencies([_mark(self._begin)]):
             return [tf.identity(state) for state in states]
 
@@ -93,13 +109,47 @@ class TimeSteps(Crossbar):
     def count_call(self, training: bool) -> None:
         """Leave it to `end`."""
 
+    def target(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Return what the gradient of a step flows to: in ``crossbar`` mode a number that joins the steps."""
+        assert self._target is not None
+        return self._target
+
+    def call_gradient(self, residual: Residual, sent: Encoded, dy: Array, held: Held) -> Array:
+        """Set copies of the factors of a step's outer product aside: memory of tensors is not kept."""
+        if self.chip.update.gradient == "full":
+            errors = dy.copy()
+        else:
+            errors = sent.value * (residual.full_scale * sent.full_scale)
+        self._outer.append((residual.inputs.copy(), errors))
+        return np.zeros((), errors.dtype)
+
+    def _joined(self, state: tf.Tensor) -> tf.Tensor:
+        """Return a number whose gradient is known when those of all steps are: then it is the state's."""
+
+        def product(bar: Array, w_max: Array) -> list[Array]:
+            x, dy = (np.concatenate(factors) for factors in zip(*self._outer, strict=True))
+            self._outer = []
+            return [mapping.state_gradient(self.layout.code, x.T @ dy, float(w_max))]
+
+        w_max = tf.convert_to_tensor(self.w_max.value)
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
+        def joined(state: tf.Tensor) -> Any:
+            def gradient(bar: tf.Tensor) -> tf.Tensor:
+                (found,) = host_call(product, [bar, w_max], [tf.TensorSpec(state.shape, state.dtype)])
+                return found
+
+            return tf.zeros((), state.dtype), gradient
+
+        return joined(state)
+
     def _counted(self, calls: Any) -> tf.Tensor:
         """Return what so many calls add to the counters."""
         name = "calls" if self._training else "evaluations"
         return tf.cast(calls, "int64") * tf.constant([int(each == name) for each in COUNTERS], "int64")
 
     def _begin(self) -> None:
-        self._first, self._learned = None, []
+        self._first, self._learned, self._outer = None, [], []
 
     def _end(self) -> None:
         learned, self._learned = self._learned, None

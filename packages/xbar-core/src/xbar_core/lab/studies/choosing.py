@@ -41,6 +41,11 @@ def only_value(field: Field) -> Any:
     return field.values[0]
 
 
+def listed(field: Field) -> str:
+    """Return the values of a field as people write them."""
+    return ", ".join(map(text_of, field.values)) if isinstance(field.values, tuple) else str(field.values)
+
+
 def selected(points: Sequence[Point], only: Sequence[Field]) -> list[Point]:
     """Return the points whose labels have one of the values asked for."""
     chosen = list(points)
@@ -89,7 +94,9 @@ def runnable(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
             check_training([point.setup for point in group])
         except (ConfigError, ShapeError) as error:
             first = first or error
-            remarks.append(f"Left out, {len(group)} points on {key[0]}: {error}.")
+            # Only what is wrong: the rest tells about folders of this machine.
+            why = str(error).partition(";")[0].rstrip(".")
+            remarks.append(f"Left out, {len(group)} points on {key[0]}: {why}.")
             continue
         kept += group
         note = group[0].setup.load_data().note if key else ""

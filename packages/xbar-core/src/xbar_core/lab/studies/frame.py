@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import xbar_core
 from xbar_core._checks import check_choice
 from xbar_core.config import Chip
-from xbar_core.lab.studies.choosing import changed, only_value, runnable, selected
+from xbar_core.lab.studies.choosing import changed, listed, only_value, runnable, selected
 from xbar_core.lab.sweep.engine import Event, Outcome, run_points
 from xbar_core.lab.sweep.fields import Field
 from xbar_core.lab.sweep.points import Point, labelled, text_of
@@ -188,7 +188,7 @@ def run_study(
     points = labelled([changed(point, changes) for point in points])
     possible, remarks = runnable(selected(points, only))
     remarks += [f"Changed: {field.name} = {text_of(only_value(field))}." for field in changes]
-    remarks += [f"Only {field.name} = {field.values}." for field in only]
+    remarks += [f"Only {field.name} = {listed(field)}." for field in only]
     store = Store(folder)
     if study.timing and workers is None and scheduler is None:
         workers = 1
@@ -196,6 +196,8 @@ def run_study(
     table = Table.collect(points, store)
     results = [row.result for row in table.rows]
     lead = [_LEADS[chosen]] if study.trains or scale == "smoke" else []
+    if changes and scale == "paper":
+        lead = ["The paper's networks and data, trained otherwise: these points are not the paper's."]
     report = Report(
         name=study.name,
         title=study.title,

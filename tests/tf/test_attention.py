@@ -14,6 +14,7 @@ import tensorflow as tf
 from xbar_core.config import Chip, preset
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_tf.attention import XbarMultiHeadAttention
+from xbar_tf.convert import conversion_report, convert, to_native
 from xbar_tf.einsum_dense import XbarEinsumDense
 from xbar_tf.host import crossbars_of
 
@@ -227,6 +228,32 @@ def test_saved_cloned_and_brought_back(tmp_path: Path) -> None:
     ideal.build((None, 5, 6), (None, 5, 6))
     ideal.load_native(native)
     np.testing.assert_allclose(ideal(x, x), native(x, x), rtol=1e-5, atol=1e-6)
+
+
+def test_networks_with_attention_convert() -> None:
+    """`convert` takes attention and Einstein sums as whole layers, `to_native` brings them back."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((5, 6), dtype="float64")
+    options: dict[str, Any] = {"dtype": "float64"}
+    mixed = keras.layers.MultiHeadAttention(2, 4, name="mixer", **options)(image, image)
+    y = keras.layers.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d", name="out", **options)(mixed)
+    model = keras.Model(image, y)
+    chip = convert(model, STEPWISE, w_max={"mixer/query": 2.0})
+    names = [crossbar.name for _, crossbar in crossbars_of(chip)]
+    assert sorted(names) == ["mixer.k_proj", "mixer.out_proj", "mixer.q_proj", "mixer.v_proj", "out"]
+    assert all(crossbar.counter("programmings") == 1 for _, crossbar in crossbars_of(chip))
+    assert float(chip.get_layer("mixer").crossbars["query"].w_max.value) == 2.0
+    report = conversion_report(chip)["mixer"]
+    assert (report.became, report.weights) == ("XbarMultiHeadAttention", 4 * 6 * 8)
+    x = random(2, 5, 6)
+    np.testing.assert_allclose(chip(x), model(x), rtol=1e-12, atol=1e-12)
+    back = to_native(chip)
+    assert [type(layer) for layer in back.layers] == [type(layer) for layer in model.layers]
+    np.testing.assert_allclose(back(x), model(x), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ConfigError, match="'mixer' .XbarMultiHeadAttention. is on crossbars already"):
+        convert(chip)
+    digital = convert(model, STEPWISE, overrides={"mixer": None})
+    assert type(digital.get_layer("mixer")) is keras.layers.MultiHeadAttention
 
 
 def test_fit_trains_attention() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from xbar_core.lab.conversion import ConversionReport, ModuleReport
 from xbar_tf._bridge import require_backend
+from xbar_tf.attention import XbarMultiHeadAttention
 from xbar_tf.calibration import LayerStatistics, calibrate, native_statistics
 from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D
 from xbar_tf.convert import conversion_report, convert, to_native
 from xbar_tf.crossbar import Crossbar
 from xbar_tf.dense import XbarDense
 from xbar_tf.depthwise import XbarDepthwiseConv2D
+from xbar_tf.einsum_dense import XbarEinsumDense
 from xbar_tf.functional import crossbar_convolution, crossbar_linear
 from xbar_tf.group import MatrixGroup, link
 from xbar_tf.host import CrossbarLayer, crossbars_of, finish_epoch
@@ -26,8 +28,10 @@ __all__ = [
     "XbarConv3D",
     "XbarDense",
     "XbarDepthwiseConv2D",
+    "XbarEinsumDense",
     "XbarGRU",
     "XbarLSTM",
+    "XbarMultiHeadAttention",
     "XbarSimpleRNN",
     # whole models
     "ConversionReport",

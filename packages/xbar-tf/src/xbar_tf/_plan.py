@@ -12,8 +12,7 @@ import keras
 from xbar_core._checks import nearest
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
-from xbar_tf.host import CrossbarLayer
-from xbar_tf.native import twins, weight_names
+from xbar_tf.native import on_crossbars, twins, weight_names
 
 FIRST, LAST = "<first>", "<last>"
 _NORMALISATION = (
@@ -100,7 +99,7 @@ def children(layer: Any) -> list[tuple[str, Any]]:
     Layers of functional and sequential models bear their own names, those of subclasses the names of the
     attributes that hold them (``blocks.0`` in a list), as in torch. What a wrapper holds bears its name.
     """
-    if isinstance(layer, CrossbarLayer):
+    if on_crossbars(layer):
         return []
     if is_container(layer):
         return [(each.name, each) for each in layer.layers if not isinstance(each, keras.layers.InputLayer)]
@@ -157,7 +156,7 @@ def plan(
     known = twins()
     entries: dict[int, Entry] = {}
     for name, layer in walk(model):
-        if isinstance(layer, CrossbarLayer):
+        if on_crossbars(layer):
             raise ConfigError(
                 f"model: layer {name or 'model'!r} ({type(layer).__name__}) is on crossbars already; "
                 "convert the native model, or to_native(model)"

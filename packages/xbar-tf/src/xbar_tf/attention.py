@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from xbar_core.errors import ConfigError
 from xbar_tf._bridge import host, require_backend, resolve_chip
+from xbar_tf.crossbar import Crossbar
 from xbar_tf.einsum_dense import XbarEinsumDense
 from xbar_tf.host import Config
 
@@ -83,19 +84,30 @@ class XbarMultiHeadAttention(keras.layers.MultiHeadAttention):
         found = {name: getattr(self, attribute, None) for name, (attribute, _) in PROJECTIONS.items()}
         return {name: layer for name, layer in found.items() if layer is not None}
 
+    @property
+    def crossbars(self) -> dict[str, Crossbar]:
+        """Handles by the names of the projections; empty until the layer is built."""
+        return {name: layer.crossbars[""] for name, layer in self.projections.items()}
+
     def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
         """Program the projections for inputs of these shapes."""
-        with tf.init_scope():
-            native = self._native()
-            native.build(query_shape, value_shape, key_shape)
+        native = self.__dict__.pop("source", None)
+        if native is None:
+            with tf.init_scope():
+                native = self._native()
+                native.build(query_shape, value_shape, key_shape)
         # What depends on shapes alone; a projected value has one axis more.
         self._build_attention(len(value_shape) + 1)
-        self._shapes = (query_shape, value_shape, key_shape)
         for name, (attribute, _) in PROJECTIONS.items():
             source = getattr(native, attribute, None)
             if source is not None:
                 setattr(self, attribute, self._twin(name, source))
         self.built = True
+
+    def adopt(self, native: keras.layers.MultiHeadAttention) -> None:
+        """Build the layer with the weights of a built native one programmed; biases are copied."""
+        self.__dict__["source"] = native  # not by assignment: it is no part of this layer
+        self.build_from_config(native.get_build_config())
 
     def _native(self) -> keras.layers.MultiHeadAttention:
         ours = ("config", "key", "signed_input", "w_max", "kernel_initializer", "bias_initializer")
@@ -142,12 +154,16 @@ class XbarMultiHeadAttention(keras.layers.MultiHeadAttention):
     def to_native(self) -> keras.layers.MultiHeadAttention:
         """Return a native layer with the weights that the states stand for."""
         native = self._native()
-        native.build(*self._shapes)
+        self.fill_native(native)
+        return native
+
+    def fill_native(self, native: keras.layers.MultiHeadAttention) -> None:
+        """Build a native layer with the weights that the states stand for."""
+        native.build_from_config(self.get_build_config())
         for name, layer in self.projections.items():
             weights = [layer.kernel, *([] if layer.bias is None else [layer.bias])]
             twin = getattr(native, PROJECTIONS[name][0])
             twin.set_weights([np.asarray(keras.ops.convert_to_numpy(value)) for value in weights])
-        return native
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make the same layer."""

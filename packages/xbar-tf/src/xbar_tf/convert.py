@@ -22,8 +22,8 @@ from xbar_core.lab.conversion import ConversionReport, ModuleReport
 from xbar_tf._bridge import require_backend, resolve_chip
 from xbar_tf._plan import Entry, children, is_container, is_wrapper, own_weights, plan, walk
 from xbar_tf.group import link
-from xbar_tf.host import CrossbarLayer, crossbars_of
-from xbar_tf.native import fill, native_class, native_weights, unbuilt_native, unbuilt_twin
+from xbar_tf.host import crossbars_of
+from xbar_tf.native import fill, fill_native, native_class, on_crossbars, unbuilt_native, unbuilt_twin
 
 Config = str | Path | Mapping[str, Any] | Chip
 Made = Callable[[Any], Any]
@@ -152,13 +152,9 @@ def to_native(model: keras.Model) -> keras.Model:
         raise ConfigError("model: has no crossbar weights; it is native already")
 
     def native_of(layer: Any) -> Any:
-        return unbuilt_native(layer) if isinstance(layer, CrossbarLayer) else None
+        return unbuilt_native(layer) if on_crossbars(layer) else None
 
-    def load(native: Any, layer: Any) -> None:
-        native.build(layer.get_build_config()["input_shape"])
-        native.set_weights(native_weights(layer))
-
-    return _remade(model, native_of, load)
+    return _remade(model, native_of, fill_native)
 
 
 def _require_model(model: Any) -> None:
@@ -301,7 +297,7 @@ def _remade_subclass(model: Any, form: Made, load: Callable[[Any, Any], None]) -
 
 
 def _native_type(layer: Any) -> type:
-    return native_class(layer) if isinstance(layer, CrossbarLayer) else type(layer)
+    return native_class(layer) if on_crossbars(layer) else type(layer)
 
 
 def _call_once(model: Any, built: Mapping[str, Any]) -> None:

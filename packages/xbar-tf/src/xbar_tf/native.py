@@ -12,9 +12,11 @@ import tensorflow as tf
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 from xbar_tf._bridge import Array
+from xbar_tf.attention import PROJECTIONS, XbarMultiHeadAttention
 from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D
 from xbar_tf.dense import XbarDense
 from xbar_tf.depthwise import XbarDepthwiseConv2D
+from xbar_tf.einsum_dense import XbarEinsumDense
 from xbar_tf.host import CrossbarLayer
 from xbar_tf.recurrent import XbarGRU, XbarLSTM, XbarSimpleRNN
 
@@ -22,7 +24,7 @@ OURS = ("config", "key", "signed_input", "w_max")
 """Arguments that only layers on crossbars have."""
 
 
-def twins() -> dict[type[keras.layers.Layer], type[CrossbarLayer]]:
+def twins() -> dict[type[keras.layers.Layer], type[keras.layers.Layer]]:
     """Return the layers on crossbars by the native layers that they stand for."""
     layers = keras.layers
     return {
@@ -34,25 +36,34 @@ def twins() -> dict[type[keras.layers.Layer], type[CrossbarLayer]]:
         layers.SimpleRNN: XbarSimpleRNN,
         layers.LSTM: XbarLSTM,
         layers.GRU: XbarGRU,
+        layers.EinsumDense: XbarEinsumDense,
+        layers.MultiHeadAttention: XbarMultiHeadAttention,
     }
 
 
-def weight_names(twin: type[CrossbarLayer]) -> tuple[str, ...]:
+def on_crossbars(layer: Any) -> bool:
+    """Return whether a layer is one on crossbars, as a whole."""
+    return isinstance(layer, CrossbarLayer | XbarMultiHeadAttention)
+
+
+def weight_names(twin: type[keras.layers.Layer]) -> tuple[str, ...]:
     """Return the names of the weights that go on crossbars, as the native layer calls them."""
     if issubclass(twin, XbarSimpleRNN | XbarLSTM | XbarGRU):
         return "kernel", "recurrent_kernel"
+    if issubclass(twin, XbarMultiHeadAttention):
+        return tuple(PROJECTIONS)
     return (str(getattr(twin, "kernel_name", "kernel")),)
 
 
 def unbuilt_twin(
     native: keras.layers.Layer,
-    twin: type[CrossbarLayer],
+    twin: type[keras.layers.Layer],
     chip: Chip,
     *,
     key: str,
     signed_input: bool = True,
     w_max: Mapping[str, float] | None = None,
-) -> CrossbarLayer:
+) -> keras.layers.Layer:
     """Return the layer on crossbars with the arguments of a native one, without weights yet.
 
     Parameters
@@ -76,12 +87,14 @@ def unbuilt_twin(
     config = native.get_config()
     config.pop("quantization_config", None)
     mine = {"config": chip, "key": key, "signed_input": signed_input, "w_max": ranges}
-    made: CrossbarLayer = twin.from_config({**config, **mine})
-    return made
+    return twin.from_config({**config, **mine})
 
 
 def fill(twin: Any, native: keras.layers.Layer) -> None:
     """Build a layer on crossbars and program the weights of a built native one; digital ones are copied."""
+    if isinstance(twin, XbarMultiHeadAttention):
+        twin.adopt(native)
+        return
     weights = [np.asarray(keras.ops.convert_to_numpy(value)) for value in native.weights]
     ahead = ("kernel_initializer", "recurrent_initializer")
     drawn = {name: getattr(twin, name) for name in ahead if name in vars(twin)}
@@ -102,7 +115,7 @@ def _given(value: Array) -> Callable[..., tf.Tensor]:
     return lambda shape, dtype=None: tf.constant(value, dtype)
 
 
-def native_class(twin: CrossbarLayer) -> type[keras.layers.Layer]:
+def native_class(twin: keras.layers.Layer) -> type[keras.layers.Layer]:
     """Return the native layer that a layer on crossbars stands for."""
     for native, ours in twins().items():
         if type(twin) is ours:
@@ -113,10 +126,19 @@ def native_class(twin: CrossbarLayer) -> type[keras.layers.Layer]:
     )
 
 
-def unbuilt_native(twin: CrossbarLayer) -> keras.layers.Layer:
+def unbuilt_native(twin: keras.layers.Layer) -> keras.layers.Layer:
     """Return the native layer with the arguments of one on crossbars, without weights yet."""
     config = {name: value for name, value in twin.get_config().items() if name not in OURS}
     return native_class(twin).from_config(config)
+
+
+def fill_native(native: Any, twin: Any) -> None:
+    """Build a native layer with the weights that one on crossbars stands for now."""
+    if isinstance(twin, XbarMultiHeadAttention):
+        twin.fill_native(native)
+        return
+    native.build(twin.get_build_config()["input_shape"])
+    native.set_weights(native_weights(twin))
 
 
 def native_weights(twin: Any) -> list[Array]:

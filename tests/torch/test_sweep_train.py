@@ -88,8 +88,9 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     """`xbar sweep` trains over two workers and shows accuracy against what varied."""
     monkeypatch.chdir(tmp_path)
     words = ["update.v_up+update.v_down=0.01,5", "circuit.kind=aam", "seed=0:2", *SMALL, "--out", "out"]
-    assert main(["sweep", *words]) == 0
+    code = main(["sweep", *words])
     said = capsys.readouterr().out
+    assert code == 0, said
     assert "4 computed" in said
     assert "accuracy" in said
     assert (tmp_path / "out" / "figure.png").stat().st_size > 5000

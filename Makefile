@@ -25,7 +25,7 @@ TORCH := .venv/.torch
 FULL := .venv/.full
 INPUTS := pyproject.toml constraints.txt $(wildcard packages/*/pyproject.toml)
 
-.PHONY: help setup run demo test test-core test-slow golden lint format types docs bench clean
+.PHONY: help setup run demo test test-core test-slow golden lint format types docs studies bench clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,9 @@ docs: $(BASE) ## build the documentation into docs/_build/html, warnings as erro
 	@rm -rf docs/api/generated
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
+
+studies: $(FULL) ## the paper's figures at small scale, with verdicts, and their pages in docs/results
+	$(BIN)/xbar reproduce all --scale small --page docs/results
 
 bench: $(FULL) ## run every benchmark, one after the other
 	@for script in benchmarks/bench_*.py; do \

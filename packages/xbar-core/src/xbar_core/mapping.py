@@ -285,6 +285,21 @@ def state_gradient(code: WeightCode, weight_bar: Any, w_max: float) -> Any:
     return xp.stack([(gain * w_max) * weight_bar for gain in code.gains])
 
 
+def weight_gradient(code: WeightCode, state_bar: Any, w_max: Any) -> Any:
+    """Return dL/dw (in, out) from dL/ds (devices, in, out): the inverse of `state_gradient`.
+
+    ``dL/dw = sum_k a_k dL/ds_k / (w_max sum_k a_k^2)``, a_k = dw / (w_max ds_k): linear, so that clipping and
+    scaling of dL/ds pass through. Operators only: any tensor will do.
+    """
+    first, *others = code.gains
+    if not others:
+        return state_bar[0] * (1.0 / (first * w_max))
+    total = state_bar[0] if first == 1.0 else first * state_bar[0]
+    for device, gain in enumerate(others, 1):
+        total = total - state_bar[device] if gain == -1.0 else total + gain * state_bar[device]
+    return total * (1.0 / (sum(gain * gain for gain in code.gains) * w_max))
+
+
 def snap_states(levels: int, state: Any, uniform: Any = None) -> Any:
     """Return states on the nearest of `levels` levels, or on a random neighbour of unchanged mean.
 

@@ -40,6 +40,12 @@ class Ranges(NamedTuple):
         rows = [(float(value), int(batches)) for value, batches in np.asarray(values, dtype=np.float64)]
         return cls(*(RangeState(*row) for row in rows))
 
+    @classmethod
+    def largest(cls, learned: Sequence[Ranges]) -> Ranges:
+        """Return what the calls of one sequence learned, as one observation: the largest of them."""
+        every = zip(*learned, strict=True)
+        return cls(*(max(states, key=lambda s: (s.batches, s.value)) for states in every))
+
 
 def settle(
     ranges: Ranges, name: str, rule: AnyRange, values: Sequence[Any], call: Call, unit: float = 1.0

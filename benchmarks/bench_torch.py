@@ -29,7 +29,8 @@ from machine import describe
 from torch import Tensor, nn
 
 from xbar_core.config import Chip, preset
-from xbar_torch import PulseSGD, convert, group
+from xbar_core.engine import group
+from xbar_torch import PulseSGD, convert
 from xbar_torch.zoo import build
 
 Step = Callable[[Tensor, Tensor], list[float]]

@@ -96,4 +96,4 @@ def test_agrees_with_torch_in_float64(chip: str, compiled: bool) -> None:
             other.write(-other.weight_gradient(), 0.05)
             compare(mine.state.value, other.state.detach(), f"states of {mine.name} after step {step}")
             compare(mine.variables["ranges"].value, other.ranges.to_array(), f"ranges of {mine.name}")
-            assert mine.variables["counters"].numpy().tolist() == other.counters.to_tensor().tolist()
+            assert mine.variables["counters"].numpy().tolist() == other.counters.to_array().tolist()

@@ -111,7 +111,7 @@ def train(
         assert tuple(int(n) for n in counts) == other.write(-other.weight_gradient(), 0.05)
         compare(layer.state.numpy(), twin.state.detach().numpy(), tolerance, f"states after step {step}")
         compare(layer.ranges.numpy(), other.ranges.to_array(), tolerance, f"ranges after step {step}")
-        assert layer.counters.numpy().tolist() == other.counters.to_tensor().tolist()
+        assert layer.counters.numpy().tolist() == other.counters.to_array().tolist()
     twin.eval()
     with torch.no_grad():
         expected = twin(torch.from_numpy(inputs[-1])).numpy()

@@ -119,7 +119,7 @@ def test_crossbar_mode_is_the_core_on_patches(option: str, kind: str) -> None:
     for part in range(layer.groups):
         name = "conv" if layer.groups == 1 else f"conv/{part}"
         layout = Layout(chip, whole.shape[0], 8 // layer.groups, name)
-        block = whole[:, crossbar.slice_of(part)].contiguous()
+        block = whole[:, crossbar.columns(part)].contiguous()
         state, buffers = program(layout, block, w_max=float(layer.w_max))
         (matrices,) = read_matrices([Request(layout, buffers, state)])
         call = Call(0, training=True)
@@ -133,7 +133,7 @@ def test_crossbar_mode_is_the_core_on_patches(option: str, kind: str) -> None:
         )
         read = read_encoded(layout, layout.forward, matrices, buffers, Ranges(), patches, call)
         results.append(read.result.mT)
-        part_dy = dy[:, crossbar.slice_of(part)].reshape(3, 8 // layer.groups, -1).mT.contiguous()
+        part_dy = dy[:, crossbar.columns(part)].reshape(3, 8 // layer.groups, -1).mT.contiguous()
         errors = encode(layout, layout.backward, part_dy, 3.0, call)
         back = read_encoded(layout, layout.backward, matrices, buffers, Ranges(), errors, call)
         columns.append(back.result.mT)

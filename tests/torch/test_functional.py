@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from xbar_core.config import Chip, preset
-from xbar_torch import XbarConv2d, XbarLinear, crossbar_linear, crossbars_of, group, link
+from xbar_core.engine import group
+from xbar_torch import XbarConv2d, XbarLinear, crossbar_linear, crossbars_of, link
 
 QUIET = preset("txsim-8bit").with_("update.noise.gamma", 0.0)
 

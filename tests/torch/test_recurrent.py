@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 from xbar_core.config import Chip, preset
+from xbar_core.engine import group
 from xbar_core.errors import ConfigError, ShapeError
-from xbar_torch import _recurrence, group
+from xbar_torch import _recurrence
 from xbar_torch.convert import conversion_report, convert, to_native
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.functional import crossbar_linear, is_product

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from xbar_core.engine.call import Counters
 from xbar_torch.calibration import LayerStatistics, calibrate, native_statistics
 from xbar_torch.conv import XbarConv1d, XbarConv2d, XbarConv3d
 from xbar_torch.convert import conversion_report, convert, to_native
-from xbar_torch.crossbar import Counters, Crossbar
+from xbar_torch.crossbar import Crossbar
 from xbar_torch.functional import crossbar_convolution, crossbar_linear
 from xbar_torch.group import MatrixGroup, link
 from xbar_torch.host import CrossbarModule, crossbars_of, finish_epoch

@@ -27,9 +27,10 @@ from xbar_core.engine import (
     encode,
 )
 from xbar_core.engine.parts import read_parts
+from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import measures, settle
 from xbar_torch._bridge import analog
-from xbar_torch.crossbar import Crossbar, Pulses
+from xbar_torch.crossbar import Crossbar
 from xbar_torch.patches import Geometry, fold, unfold
 
 Currents = Callable[[], Iterable[Tensor]]

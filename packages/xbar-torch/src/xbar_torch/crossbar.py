@@ -22,16 +22,13 @@ The contract inside the package
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from xbar_core import mapping
 from xbar_core._arrays import to_numpy
-from xbar_core.config import Chip
-from xbar_core.config.mapping import MaxAbs
 from xbar_core.engine import (
     Call,
     Encoded,
@@ -44,12 +41,14 @@ from xbar_core.engine import (
     Residual,
     Updated,
     conductances,
-    program,
     reprogram,
     update,
     weight_gradient,
     weights,
 )
+from xbar_core.engine.array_sets import ArraySets, packed, program_parts
+from xbar_core.engine.call import Counters
+from xbar_core.engine.pulses import Pulses
 from xbar_core.errors import ShapeError
 from xbar_torch._bridge import is_finite
 from xbar_torch.group import MatrixGroup
@@ -58,59 +57,8 @@ from xbar_torch.parallel import data_parallel
 if TYPE_CHECKING:
     from xbar_torch.host import CrossbarModule
 
-EVALUATION = 1 << 40
-"""First step number of evaluation calls: their draws are not those of training."""
 
-
-@dataclass
-class Counters:
-    """What a crossbar weight counts; saved with the model.
-
-    Attributes
-    ----------
-    calls, evaluations : int
-        Forward calls in training and in evaluation; they key the draws that are fresh in every call.
-    updates : int
-        Writes of an optimizer.
-    programmings : int
-        Times that the devices were programmed.
-    epochs : int
-        Finished training epochs, for ranges that are tracked over epochs.
-    """
-
-    calls: int = 0
-    evaluations: int = 0
-    updates: int = 0
-    programmings: int = 0
-    epochs: int = 0
-
-    def to_tensor(self) -> Tensor:
-        """Return the counters for a checkpoint."""
-        return torch.tensor(astuple(self), dtype=torch.int64)
-
-
-class Pulses(NamedTuple):
-    """What one backward call leaves for a pulsed update.
-
-    Attributes
-    ----------
-    part : int
-        Array set (group of a convolution).
-    x : Tensor (samples, places, in)
-        Inputs as the DAC decoded them.
-    dy : Tensor (samples, places, out)
-        Errors as the DAC decoded them.
-    call : Call
-        Identity of the forward call.
-    """
-
-    part: int
-    x: Tensor
-    dy: Tensor
-    call: Call
-
-
-class Crossbar:
+class Crossbar(ArraySets):
     """Handle to one crossbar weight; the arrays themselves are parameters and buffers of its module.
 
     Parameters
@@ -161,21 +109,6 @@ class Crossbar:
     # The arrays.
 
     @property
-    def chip(self) -> Chip:
-        """The chip."""
-        return self.layouts[0].chip
-
-    @property
-    def layout(self) -> Layout:
-        """The layout, of the first array set where there are several."""
-        return self.layouts[0]
-
-    @property
-    def name(self) -> int | str:
-        """Name of the weight: that of its layer, and its suffix."""
-        return self.layouts[0].name
-
-    @property
     def state(self) -> nn.Parameter:
         """Normalised device states (devices, in, out)."""
         return cast(nn.Parameter, self.owner._parameters[f"state{self.suffix}"])
@@ -185,46 +118,24 @@ class Crossbar:
         """Range of the weights, 0-d."""
         return cast(Tensor, self.owner._buffers[f"w_max{self.suffix}"])
 
-    @property
-    def parts(self) -> int:
-        """Number of array sets."""
-        return len(self.layouts)
-
-    def slice_of(self, part: int) -> slice:
-        """Return the columns of an array set."""
-        outputs = self.layouts[0].outputs
-        return slice(part * outputs, (part + 1) * outputs)
-
     def buffers(self, part: int = 0) -> dict[str, Tensor]:
         """Return the engine's buffers of an array set by the engine's names."""
-        found = {}
-        for name in self.owner.engine_buffers(self.suffix):
-            value = cast(Tensor, self.owner._buffers[f"{name}{self.suffix}"])
-            found[name] = value if self.parts == 1 or name == "w_max" else value[part]
-        return found
+        names = self.owner.engine_buffers(self.suffix)
+        held = {name: cast(Tensor, self.owner._buffers[f"{name}{self.suffix}"]) for name in names}
+        return self.parts_of(held, part)
 
     def states(self, state: Tensor | None = None) -> list[Tensor]:
         """Return the states of every array set: views."""
         whole = self.state if state is None else state
-        return [whole] if self.parts == 1 else [whole[..., self.slice_of(k)] for k in range(self.parts)]
+        return [whole] if self.parts == 1 else [whole[..., self.columns(k)] for k in range(self.parts)]
 
     # Programming and reading back.
 
     def program(self, weight: Tensor, w_max: float | None = None) -> None:
         """Program weights (in, out); devices keep the differences that they were made with."""
-        weight = weight.detach()
-        rule = self.chip.mapping.w_max
-        if w_max is None and self.parts > 1 and isinstance(rule, MaxAbs):
-            w_max = mapping.choose_w_max(weight, "max_abs", rule.headroom)
-        known = self.counters.programmings > 0
-        results = []
-        for part, layout in enumerate(self.layouts):
-            block = weight if self.parts == 1 else weight[:, self.slice_of(part)].contiguous()
-            kept = self.buffers(part) if known else None
-            results.append(
-                program(layout, block, w_max=w_max, buffers=kept, count=self.counters.programmings)
-            )
-        self._store(results)
+        count = self.counters.programmings
+        kept = [self.buffers(part) for part in range(self.parts)] if count else None
+        self._store(program_parts(self.layouts, weight.detach(), w_max, kept, count))
 
     def reprogram(self, w_max: float | None = None) -> None:
         """Read the weights back digitally and program them anew with a fresh range."""
@@ -238,12 +149,7 @@ class Crossbar:
             )
 
     def _store(self, results: list[Programmed]) -> None:
-        buffers = dict(results[0].buffers)
-        if self.parts > 1:
-            for name in buffers:
-                if name != "w_max":
-                    buffers[name] = torch.stack([result.buffers[name] for result in results])
-        self.owner.store(self.suffix, torch.cat([result.state for result in results], dim=-1), buffers)
+        self.owner.store(self.suffix, *packed(results))
         self.counters.programmings += 1
         self.references = [(None, None)] * self.parts
         self.forget()
@@ -336,7 +242,7 @@ class Crossbar:
 
     def step(self, training: bool) -> int:
         """Return the number of the next call, which keys its draws."""
-        return self.counters.calls if training else EVALUATION + self.counters.evaluations
+        return self.counters.step(training)
 
     def call(self, samples: int) -> Call:
         """Return the identity of the next call, of this many samples."""
@@ -356,10 +262,7 @@ class Crossbar:
     def require_finite(self, values: Tensor, what: str) -> None:
         """Raise one clear line where a tensor holds NaN or infinity."""
         if not is_finite(values):
-            raise FloatingPointError(
-                f"layer {self.name!r}, training call {self.counters.calls}, update {self.counters.updates}: "
-                f"the {what} holds NaN or infinity; lower the learning rate, or look at what comes before it"
-            )
+            raise self.not_finite(what, self.counters.calls, self.counters.updates)
 
     # Training.
 
@@ -377,19 +280,11 @@ class Crossbar:
         return cast(Tensor, mapping.state_gradient(self.layout.code, weight_bar, cast(Any, self.w_max)))
 
     def weight_gradient(self) -> Tensor | None:
-        """Return dL/dw (in, out) from ``state.grad``, or None where there is none.
-
-        ``dL/dw = sum_k a_k dL/ds_k / (w_max sum_k a_k^2)``, a_k = dw / (w_max ds_k): the inverse of
-        `state_gradient`, linear, so that clipping and scaling of ``state.grad`` pass through.
-        """
+        """Return dL/dw (in, out) from ``state.grad``, None where there is none: `mapping.weight_gradient`."""
         bar = self.state.grad
         if bar is None:
             return None
-        gains = self.layout.code.gains
-        if len(gains) == 1:
-            return bar[0] * (1.0 / (gains[0] * self.w_max))
-        total = bar[0] - bar[1] if gains == (1.0, -1.0) else torch.tensordot(bar.new_tensor(gains), bar, 1)
-        return total * (1.0 / (sum(gain * gain for gain in gains) * self.w_max))
+        return cast(Tensor, mapping.weight_gradient(self.layout.code, bar, self.w_max))
 
     @torch.no_grad()
     def write(self, step: Tensor, rate: float = 1.0, native: float | None = None) -> tuple[int, int]:
@@ -415,7 +310,7 @@ class Crossbar:
         state, count = self.state.detach(), self.counters.updates
         results = []
         for part, (layout, held) in enumerate(zip(self.layouts, self.states(state), strict=True)):
-            block = step if self.parts == 1 else step[:, self.slice_of(part)]
+            block = step if self.parts == 1 else step[:, self.columns(part)]
             buffers: dict[str, Any] = {**self.buffers(part)}
             values: tuple[Any, Any] = held, block
             if state.device.type == "cpu":

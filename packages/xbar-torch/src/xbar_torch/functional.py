@@ -22,25 +22,18 @@ from xbar_core.engine import (
     read_encoded,
     residual_of,
 )
+from xbar_core.engine.array_sets import is_product
 from xbar_core.engine.exact import exact_vjp
 from xbar_core.engine.matrices_vjp import matrices_vjp
 from xbar_core.engine.parts import read_parts
+from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import settle
 from xbar_torch._bridge import analog, applied, excluded, to_analog
 from xbar_torch.convolution import CrossbarConvolution
-from xbar_torch.crossbar import Crossbar, Pulses
+from xbar_torch.crossbar import Crossbar
 from xbar_torch.patches import Geometry, unfold
 
-
-def is_product(crossbar: Crossbar) -> bool:
-    """Return whether forward and backward read are plain products with one matrix and its transpose."""
-    layout = crossbar.layout
-    ahead, back = layout.forward, layout.backward
-    if not ahead.linear or ahead.converts_input or crossbar.chip.update.pulsed:
-        return False
-    if crossbar.chip.backward.mode == "exact":
-        return True
-    return back.linear and not back.converts_input and layout.reciprocal
+__all__ = ["crossbar_convolution", "crossbar_linear", "effective_weight", "is_product"]
 
 
 class _EffectiveWeight(torch.autograd.Function):
@@ -59,11 +52,11 @@ class _EffectiveWeight(torch.autograd.Function):
         crossbar: Crossbar = ctx.crossbar
         crossbar.require_finite(bar, "weight gradient")
         with analog(bar.device):
-            if crossbar.chip.backward.mode == "crossbar":
+            if crossbar.crossbar_mode:
                 return crossbar.state_gradient(bar), None
             bar = bar * crossbar.w_max
             parts = [
-                matrices_vjp(request, each.references[0], bar[None, :, crossbar.slice_of(part)])
+                matrices_vjp(request, each.references[0], bar[None, :, crossbar.columns(part)])
                 for part, (request, each) in enumerate(zip(ctx.requests, ctx.matrices, strict=True))
             ]
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1), None
@@ -112,7 +105,7 @@ class _Product(torch.autograd.Function):
         need_x, need_state = ctx.needs_input_grad[:2]
         with analog(dy.device):
             errors = _split(dy.to(crossbar.state.dtype), crossbar.parts)
-            if crossbar.chip.backward.mode == "crossbar":
+            if crossbar.crossbar_mode:
                 # Several array sets are a convolution's, which has a crossbar read of its own.
                 (matrices,), (residual,), (dy,) = ctx.matrices, ctx.residuals, errors
                 return *_crossbar_backward(crossbar, matrices, residual, dy, need_x, need_state), None, None
@@ -217,7 +210,7 @@ def crossbar_convolution(x: Tensor, crossbar: Crossbar, geometry: Geometry) -> T
         shape = (weight.shape[1], -1, *geometry.kernel)
         with torch.autocast(x.device.type, enabled=False):
             return geometry.convolve(x, weight.T.reshape(shape))
-    if crossbar.chip.backward.mode == "exact":
+    if not crossbar.crossbar_mode:
         return _unfolded_convolution(x, crossbar, geometry)
     backward = torch.is_grad_enabled() and x.requires_grad
     return applied(CrossbarConvolution, x.contiguous(), crossbar.state, crossbar, geometry, backward)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from xbar_core.config import Chip
-from xbar_core.engine import Layout, Ranges, Reference
+from xbar_core.engine import Ranges, Reference
+from xbar_core.engine.array_sets import layouts_of
+from xbar_core.engine.call import Counters
 from xbar_torch._bridge import ANALOG, analog_dtype, resolve_chip
-from xbar_torch.crossbar import Counters, Crossbar
+from xbar_torch.crossbar import Crossbar
 
 _EXTRA = ("ranges", "counters")
 _REFERENCES = ("reference", "reference_backward")
@@ -99,10 +101,7 @@ class CrossbarModule(nn.Module):
             Range of the weights; None leaves it to the chip's rule.
         """
         inputs, outputs = weight.shape
-        layouts = [
-            Layout(chip, inputs, outputs // parts, name if parts == 1 else f"{name}/{part}", signed_input)
-            for part in range(parts)
-        ]
+        layouts = layouts_of(chip, inputs, outputs, name, signed_input, parts)
         crossbar = Crossbar(self, suffix, layouts)
         crossbar.program(weight.to(analog_dtype(weight.dtype)).contiguous(), w_max)
         self.crossbars[suffix] = crossbar
@@ -157,7 +156,7 @@ class CrossbarModule(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for suffix, crossbar in self.crossbars.items():
             destination[f"{prefix}ranges{suffix}"] = torch.from_numpy(crossbar.ranges.to_array())
-            destination[f"{prefix}counters{suffix}"] = crossbar.counters.to_tensor()
+            destination[f"{prefix}counters{suffix}"] = torch.from_numpy(crossbar.counters.to_array())
             for direction, name in enumerate(_REFERENCES):
                 held = [pair[direction] for pair in crossbar.references]
                 if held[0] is not None:
@@ -200,7 +199,7 @@ def _take(crossbar: Crossbar, extra: dict[str, Tensor | None]) -> None:
     if ranges is not None:
         crossbar.ranges = Ranges.from_array(ranges.detach().cpu().numpy())
     if counters is not None:
-        crossbar.counters = Counters(*counters.tolist())
+        crossbar.counters = Counters.from_array(counters.tolist())
     pairs: list[list[Reference | None]] = [[None, None] for _ in range(crossbar.parts)]
     for direction, name in enumerate(_REFERENCES):
         held, at = extra[name], extra[f"{name}_update"]

@@ -180,7 +180,7 @@ def _read(crossbar: Crossbar, wanted: Tensor, x: Tensor) -> tuple[Clipped, tuple
             strict=True,
         )
     ):
-        buffers, weight = crossbar.buffers(part), wanted[:, crossbar.slice_of(part)].contiguous()
+        buffers, weight = crossbar.buffers(part), wanted[:, crossbar.columns(part)].contiguous()
         matrices, numbers = crossbar.matrices()[part], each.contiguous()
         counts += clipped(layout, layout.forward, matrices, buffers, crossbar.ranges, numbers, call)
         report = stage_report(

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from xbar_core.engine import Call, pulse_update
-from xbar_core.errors import ConfigError
-from xbar_torch.crossbar import Crossbar, Pulses
+from xbar_core.engine.pulses import Pulses, gather_pulses, write_parts
+from xbar_torch.crossbar import Crossbar
 from xbar_torch.parallel import data_parallel
 
 
@@ -36,54 +35,30 @@ def write_pulses(
     tuple of int
         Devices asked to go beyond their range, and pairs that were refreshed.
     """
-    if not crossbar.pulses:
-        raise ConfigError(
-            f"layer {crossbar.name!r}: a gradient but no pulses; update.encoding = "
-            f"{crossbar.chip.update.encoding!r} needs a backward pass of the layer before every step"
-        )
-    results = []
-    for part, (layout, state) in enumerate(
-        zip(crossbar.layouts, crossbar.states(crossbar.state.detach()), strict=True)
-    ):
-        x, dy, first = gather_pulses(crossbar, [p for p in crossbar.pulses if p.part == part])
-        x_max, dy_max = x.abs().amax(), dy.abs().amax()
-        if dw_max is not None and rate > 0.0:
-            dy_max = dw_max / (rate * x_max).clamp_min(torch.finfo(x.dtype).tiny)
-        results.append(
-            pulse_update(
-                layout,
-                state,
-                crossbar.buffers(part),
-                x,
-                dy,
-                rate=rate,
-                x_max=x_max,
-                dy_max=dy_max,
-                count=crossbar.counters.updates,
-                call=Call(first=first),
-                w_max=w_max,
-            )
-        )
+    pulses = gather_pulses(crossbar.layouts, crossbar.pulses)
+    place = data_parallel(crossbar.owner)
+    if place is not None:
+        pulses = [_of_all(each, place.processes) for each in pulses]
+    results = write_parts(
+        crossbar.layouts,
+        crossbar.states(crossbar.state.detach()),
+        [crossbar.buffers(part) for part in range(crossbar.parts)],
+        pulses,
+        rate=rate,
+        count=crossbar.counters.updates,
+        w_max=w_max,
+        dw_max=dw_max,
+    )
     return crossbar.take(results)
 
 
-def gather_pulses(crossbar: Crossbar, pulses: list[Pulses]) -> tuple[Tensor, Tensor, int]:
-    """Return x (samples, places, in), dy (samples, places, out) and the first sample's index of a step."""
-    ordered = sorted(pulses, key=lambda each: each.call.step)
-    samples = max(each.x.shape[0] for each in ordered)
-    x = torch.cat([_padded(each.x, samples) for each in ordered], dim=1)
-    dy = torch.cat([_padded(each.dy, samples) for each in ordered], dim=1)
-    place = data_parallel(crossbar.owner)
-    if place is None:
-        return x, dy, ordered[0].call.first
-    # The loss of a process is a mean over its own samples: the mean over processes is what is trained on.
-    return _everywhere(x, place.processes), _everywhere(dy, place.processes) / place.processes, 0
+def _of_all(pulses: Pulses, processes: int) -> Pulses:
+    """Return the pulses of all processes.
 
-
-def _padded(values: Tensor, samples: int) -> Tensor:
-    """Return values of as many samples, zeros behind those of a shorter batch: they write nothing."""
-    missing = samples - values.shape[0]
-    return torch.nn.functional.pad(values, (0, 0, 0, 0, 0, missing)) if missing else values
+    The loss of a process is a mean over its own samples: the mean over processes is what is trained on.
+    """
+    dy = _everywhere(pulses.dy, processes) / processes
+    return pulses._replace(x=_everywhere(pulses.x, processes), dy=dy, call=pulses.call._replace(first=0))
 
 
 def _everywhere(values: Tensor, processes: int) -> Tensor:

@@ -46,7 +46,7 @@ class TimeSteps(Crossbar):
         self._learned: list[Ranges] = []
         self._outer: list[tuple[Tensor, Tensor]] = []
         self._target: Tensor = crossbar.state
-        if crossbar.chip.backward.mode == "crossbar":
+        if crossbar.crossbar_mode:
             self._target = applied(_Sequence, crossbar.state, crossbar, self._outer)
         with analog(crossbar.state.device):
             super().matrices(backward)
@@ -71,12 +71,7 @@ class TimeSteps(Crossbar):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._learned:
-            self.ranges = Ranges(
-                *(
-                    max(states, key=lambda s: (s.batches, s.value))
-                    for states in zip(*self._learned, strict=True)
-                )
-            )
+            self.ranges = Ranges.largest(self._learned)
 
     def matrices(self, backward: bool = False) -> list[Matrices]:
         """Return the matrices of the sequence."""

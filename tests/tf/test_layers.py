@@ -326,7 +326,7 @@ def test_every_change_of_states_is_noticed(way: str) -> None:
 
 def test_one_solve_serves_a_linked_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """After an update all layers' matrices come of one call, eagerly and in a graph."""
-    from xbar_tf import group
+    from xbar_core.engine import group
 
     calls: list[int] = []
     solve = group.read_matrices

@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 
 from xbar_core.config import Chip, preset
+from xbar_core.engine import group
 from xbar_core.errors import ConfigError, ShapeError
-from xbar_tf import group
 from xbar_tf.functional import is_product
 from xbar_tf.recurrent import XbarGRU, XbarLSTM, XbarSimpleRNN
 

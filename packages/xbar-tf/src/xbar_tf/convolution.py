@@ -17,11 +17,12 @@ import tensorflow as tf
 from xbar_core.engine import Call, Encoded, Layout, Ranges, ReadPlan, decode, decode_folded, encode
 from xbar_core.engine.parts import read_parts
 from xbar_core.engine.patches import Geometry, fold, unfold
+from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import measures, settle
 from xbar_core.mapping import state_gradient
 from xbar_tf import reads
 from xbar_tf._bridge import Array, host
-from xbar_tf.crossbar import Crossbar, Held, Pulses, Solved
+from xbar_tf.crossbar import Crossbar, Held, Solved
 from xbar_tf.reads import Note
 
 Currents = Callable[[], Iterable[Array]]

@@ -31,86 +31,34 @@ The contract inside the package
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from xbar_core import mapping
 from xbar_core.devices.faults import HEALTHY
-from xbar_core.engine import (
-    Call,
-    Encoded,
-    Layout,
-    Residual,
-    conductances,
-    update,
-    weight_gradient,
-    weights,
-)
+from xbar_core.engine import Encoded, Residual, conductances, update, weight_gradient, weights
+from xbar_core.engine.pulses import Pulses
 from xbar_core.errors import ShapeError
 from xbar_tf._bridge import Array, host_call
-from xbar_tf.stored import COUNTERS, EVALUATION, Held, Solved, StoredWeight
+from xbar_tf.stored import COUNTERS, Held, Solved, StoredWeight
 
-if TYPE_CHECKING:
-    from xbar_tf.host import CrossbarLayer
-
-__all__ = ["COUNTERS", "EVALUATION", "Crossbar", "Held", "Pulses", "Solved"]
-
-
-class Pulses(NamedTuple):
-    """What one backward call leaves for a pulsed update.
-
-    Attributes
-    ----------
-    part : int
-        Array set (group of a convolution).
-    x : array (samples, places, in)
-        Inputs as the DAC decoded them.
-    dy : array (samples, places, out)
-        Errors as the DAC decoded them.
-    call : Call
-        Identity of the forward call.
-    """
-
-    part: int
-    x: Array
-    dy: Array
-    call: Call
+__all__ = ["COUNTERS", "Crossbar", "Held", "Pulses", "Solved"]
 
 
 class Crossbar(StoredWeight):
     """Handle to one crossbar weight; the arrays themselves are Keras weights of its layer.
 
-    Parameters
-    ----------
-    owner : CrossbarLayer
-        The layer.
-    suffix : str
-        Ending of its names in the layer.
-    layouts : sequence of Layout
-        One for every array set.
-    variables : mapping of str to Variable
-        ``state``, ``ranges``, ``counters``, ``references`` where there are any, and the engine's buffers.
+    It is made from what `StoredWeight` takes.
     """
-
-    def __init__(
-        self,
-        owner: CrossbarLayer,
-        suffix: str,
-        layouts: Sequence[Layout],
-        variables: Mapping[str, keras.Variable],
-    ) -> None:
-        super().__init__(owner, suffix, layouts, variables)
-        self.pulses: list[Pulses] = []
-        self._pulse_version = -1
 
     def forget(self) -> None:
         """Drop everything that is computed from the states."""
         super().forget()
-        self.pulses = []
+        self.pulses: list[Pulses] = []
+        self._pulse_version = -1
 
     # Looking.
 
@@ -178,18 +126,8 @@ class Crossbar(StoredWeight):
         return tf.stack([(gain * w_max) * weight_bar for gain in self.layout.code.gains])
 
     def weight_gradient(self, bar: tf.Tensor) -> tf.Tensor:
-        """Return dL/dw (in, out) from dL/ds, the gradient of ``state``.
-
-        ``dL/dw = sum_k a_k dL/ds_k / (w_max sum_k a_k^2)``, a_k = dw / (w_max ds_k): the inverse of
-        `state_gradient`, linear, so that clipping and scaling of the gradient pass through.
-        """
-        gains, w_max = self.layout.code.gains, tf.convert_to_tensor(self.w_max.value)
-        if len(gains) == 1:
-            return bar[0] * (1.0 / (gains[0] * w_max))
-        total = (
-            bar[0] - bar[1] if gains == (1.0, -1.0) else tf.tensordot(tf.constant(gains, bar.dtype), bar, 1)
-        )
-        return total * (1.0 / (sum(gain * gain for gain in gains) * w_max))
+        """Return dL/dw (in, out) from dL/ds, the gradient of ``state`` (`mapping.weight_gradient`)."""
+        return mapping.weight_gradient(self.layout.code, bar, tf.convert_to_tensor(self.w_max.value))
 
     def write(self, step: Any, rate: Any = 1.0, native: float | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Write an optimizer's step: w moves towards ``w + rate step``; eagerly or in a graph.

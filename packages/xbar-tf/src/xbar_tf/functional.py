@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from xbar_core import mapping
 from xbar_core.engine import Request
+from xbar_core.engine.array_sets import is_product
 from xbar_core.engine.matrices import is_ideal
 from xbar_core.engine.matrices_vjp import matrices_vjp
 from xbar_core.engine.patches import Geometry
@@ -24,16 +25,7 @@ from xbar_tf.crossbar import Crossbar
 from xbar_tf.parallel import first_sample
 from xbar_tf.reads import Note
 
-
-def is_product(crossbar: Crossbar) -> bool:
-    """Return whether forward and backward read are plain products with one matrix and its transpose."""
-    layout = crossbar.layout
-    ahead, back = layout.forward, layout.backward
-    if not ahead.linear or ahead.converts_input or crossbar.chip.update.pulsed:
-        return False
-    if not crossbar.crossbar_mode:
-        return True
-    return back.linear and not back.converts_input and layout.reciprocal
+__all__ = ["crossbar_convolution", "crossbar_linear", "effective_weight", "is_product"]
 
 
 def effective_weight(crossbar: Crossbar, training: bool) -> tf.Tensor:

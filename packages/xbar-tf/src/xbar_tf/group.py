@@ -11,20 +11,19 @@ it with what they are given, so that a look at the wrong moment costs a solve, n
 from __future__ import annotations
 
 import threading
-import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
-from xbar_core.engine import read_matrices
+from xbar_core.engine.group import Group, linked, read_together
 
 if TYPE_CHECKING:
     from xbar_tf.crossbar import Crossbar, Held
 
 
-class MatrixGroup:
-    """Crossbar weights whose matrices are computed together; members are held weakly.
+class MatrixGroup(Group["Crossbar"]):
+    """Crossbar weights whose matrices are computed together.
 
     Attributes
     ----------
@@ -33,25 +32,8 @@ class MatrixGroup:
     """
 
     def __init__(self) -> None:
-        self._members: list[weakref.ref[Crossbar]] = []
+        super().__init__()
         self.lock = threading.RLock()
-
-    def __iter__(self) -> Iterator[Crossbar]:
-        for member in self._members:
-            crossbar = member()
-            if crossbar is not None:
-                yield crossbar
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> MatrixGroup:
-        return MatrixGroup()
-
-    def __reduce__(self) -> tuple[type[MatrixGroup], tuple[()]]:
-        return MatrixGroup, ()
-
-    def add(self, crossbar: Crossbar) -> None:
-        """Take a crossbar weight in."""
-        self._members = [member for member in self._members if member() not in (None, crossbar)]
-        self._members.append(weakref.ref(crossbar))
 
     def refresh(self, asked: Crossbar, held: Held, step: int, training: bool) -> None:
         """Compute the matrices of the member that asks and of every other stale one in one call."""
@@ -67,9 +49,8 @@ class MatrixGroup:
         """Compute the matrices of members in one call."""
         copies = [(member, member.copied(held), step) for member, held, step in stale]
         requests = [member.requests(held, step) for member, held, step in copies]
-        results = iter(read_matrices([request for each in requests for request in each]))
-        for (member, held, step), each in zip(copies, requests, strict=True):
-            member.accept(held, step, each, [next(results) for _ in each])
+        for (member, held, step), each, found in zip(copies, requests, read_together(requests), strict=True):
+            member.accept(held, step, each, found)
 
 
 def link(crossbars: keras.Model | Iterable[Crossbar]) -> MatrixGroup:
@@ -91,10 +72,4 @@ def link(crossbars: keras.Model | Iterable[Crossbar]) -> MatrixGroup:
         members = [crossbar for _, crossbar in crossbars_of(crossbars)]
     else:
         members = list(crossbars)
-    groups = {id(member.group) for member in members}
-    if len(groups) == 1:
-        return members[0].group
-    group = MatrixGroup()
-    for member in members:
-        member.join(group)
-    return group
+    return linked(members, MatrixGroup)

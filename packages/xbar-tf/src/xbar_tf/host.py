@@ -13,10 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from xbar_core import mapping
 from xbar_core.config import Chip
-from xbar_core.config.mapping import MaxAbs
-from xbar_core.engine import Layout, Programmed, Ranges, program, reprogram
+from xbar_core.engine import Layout, Programmed, Ranges, reprogram
+from xbar_core.engine.array_sets import layouts_of, packed, program_parts
 from xbar_core.errors import ConfigError
 from xbar_tf._bridge import Array, analog_dtype, assign, host, require_backend, resolve_chip
 from xbar_tf.crossbar import COUNTERS, Crossbar
@@ -107,12 +106,9 @@ class CrossbarLayer(keras.layers.Layer):
         signed = self.signed_input if signed_input is None else signed_input
         key: int | str = self.name if self.key is None else self.key
         name = f"{key}{suffix}" if suffix else key
-        layouts = [
-            Layout(self.chip, inputs, outputs // parts, name if parts == 1 else f"{name}/{part}", signed)
-            for part in range(parts)
-        ]
+        layouts = layouts_of(self.chip, inputs, outputs, name, signed, parts)
         weight = np.ascontiguousarray(weight)
-        values = packed(programmed(layouts, weight, self._w_max(suffix), None, 0))
+        values = _values(program_parts(layouts, weight, self._w_max(suffix)))
         values["ranges"] = Ranges().to_array()
         values["counters"] = np.array([name == "programmings" for name in COUNTERS], np.int64)
         if layouts[0].interpolates:
@@ -155,7 +151,9 @@ class CrossbarLayer(keras.layers.Layer):
         crossbar = self.crossbars[suffix]
         held = [crossbar.buffers(part) for part in range(crossbar.parts)]
         weight = np.ascontiguousarray(weight, crossbar.dtype)
-        _store(crossbar, programmed(crossbar.layouts, weight, w_max, held, crossbar.counter("programmings")))
+        _store(
+            crossbar, program_parts(crossbar.layouts, weight, w_max, held, crossbar.counter("programmings"))
+        )
 
     def reprogram(self, w_max: float | None = None) -> None:
         """Read the weights back digitally and program them anew with fresh ranges."""
@@ -183,32 +181,14 @@ class CrossbarLayer(keras.layers.Layer):
         return {**config, "config": self.chip.to_dict(), **mine}
 
 
-def programmed(
-    layouts: Any, weight: Array, w_max: float | None, buffers: list[dict[str, Array]] | None, count: int
-) -> list[Programmed]:
-    """Return every array set with its share of the columns programmed, all in one range."""
-    rule, parts = layouts[0].chip.mapping.w_max, len(layouts)
-    if w_max is None and parts > 1 and isinstance(rule, MaxAbs):
-        w_max = mapping.choose_w_max(weight, "max_abs", rule.headroom)
-    blocks = [np.ascontiguousarray(block) for block in np.split(weight, parts, axis=-1)]
-    return [
-        program(layout, block, w_max=w_max, buffers=None if buffers is None else buffers[part], count=count)
-        for part, (layout, block) in enumerate(zip(layouts, blocks, strict=True))
-    ]
-
-
-def packed(results: list[Programmed]) -> dict[str, Array]:
-    """Return states side by side and buffers stacked, by name."""
-    buffers = {name: np.asarray(value) for name, value in results[0].buffers.items()}
-    if len(results) > 1:
-        for name in buffers:
-            if name != "w_max":
-                buffers[name] = np.stack([np.asarray(result.buffers[name]) for result in results])
-    return {"state": np.concatenate([result.state for result in results], axis=-1), **buffers}
+def _values(results: list[Programmed]) -> dict[str, Array]:
+    """Return what Keras weights are to hold of what was programmed, by name."""
+    state, buffers = packed(results)
+    return {"state": state, **{name: np.asarray(value) for name, value in buffers.items()}}
 
 
 def _store(crossbar: Crossbar, results: list[Programmed]) -> None:
-    for name, value in packed(results).items():
+    for name, value in _values(results).items():
         assign(crossbar.variables[name], value)
     if crossbar.layout.interpolates:
         assign(crossbar.variables["reference_updates"], np.array([-1, -1], np.int64))

@@ -22,9 +22,10 @@ from xbar_core.engine import (
 from xbar_core.engine.exact import exact_vjp
 from xbar_core.engine.layout import Layout
 from xbar_core.engine.parts import read_parts
+from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import settle
 from xbar_tf._bridge import Array
-from xbar_tf.crossbar import Crossbar, Held, Pulses, Solved
+from xbar_tf.crossbar import Crossbar, Held, Solved
 
 
 class Note(NamedTuple):

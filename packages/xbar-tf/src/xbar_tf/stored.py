@@ -6,14 +6,16 @@ The contract is in `xbar_tf.crossbar`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from xbar_core.config import Chip
 from xbar_core.engine import Layout, Matrices, Ranges, Reference, Request
+from xbar_core.engine.array_sets import ArraySets
+from xbar_core.engine.call import Counters
 from xbar_tf._bridge import Array, assign, host, is_finite
 from xbar_tf.group import MatrixGroup
 
@@ -21,10 +23,8 @@ if TYPE_CHECKING:
     from xbar_tf.crossbar import Crossbar
     from xbar_tf.host import CrossbarLayer
 
-EVALUATION = 1 << 40
-"""First step number of evaluation calls: their draws are not those of training."""
-COUNTERS = ("calls", "evaluations", "updates", "programmings", "epochs")
-"""What ``counters`` holds, in this order: training and evaluation calls, writes, programmings, epochs."""
+COUNTERS = tuple(field.name for field in fields(Counters))
+"""What ``counters`` holds, in this order."""
 
 
 class Held(NamedTuple):
@@ -46,7 +46,7 @@ class Held(NamedTuple):
 
     def step(self, training: bool) -> int:
         """Return the number of the call, which keys its draws."""
-        return int(self.counters[0]) if training else EVALUATION + int(self.counters[1])
+        return Counters.from_array(self.counters).step(training)
 
 
 class Solved(NamedTuple):
@@ -74,7 +74,7 @@ class Solved(NamedTuple):
     derived: dict[str, Any]
 
 
-class StoredWeight:
+class StoredWeight(ArraySets):
     """What a crossbar weight is and holds, and the matrices that are kept of it; the base of `Crossbar`.
 
     Parameters
@@ -103,15 +103,15 @@ class StoredWeight:
         # Words say nothing that states do not say, and reads do not ask for them.
         self.read_names = tuple(name for name in self.buffer_names if name != "words")
         self.time: float | None = None
-        self._solved: Solved | None = None
         self._versions = 0
         self._backward = False
+        self.forget()
         self.group = MatrixGroup()
         self.group.add(cast("Crossbar", self))
 
     def forget(self) -> None:
         """Drop everything that is computed from the states."""
-        self._solved = None
+        self._solved: Solved | None = None
 
     def join(self, group: MatrixGroup) -> None:
         """Leave the present group for another."""
@@ -119,21 +119,6 @@ class StoredWeight:
         group.add(cast("Crossbar", self))
 
     # What it is.
-
-    @property
-    def chip(self) -> Chip:
-        """The chip."""
-        return self.layouts[0].chip
-
-    @property
-    def layout(self) -> Layout:
-        """The layout, of the first array set where there are several."""
-        return self.layouts[0]
-
-    @property
-    def name(self) -> int | str:
-        """Key of the draws: that of its layer, and its suffix."""
-        return self.layouts[0].name
 
     @property
     def state(self) -> keras.Variable:
@@ -149,27 +134,6 @@ class StoredWeight:
     def w_max(self) -> keras.Variable:
         """Range of the weights, 0-d."""
         return self.variables["w_max"]
-
-    @property
-    def parts(self) -> int:
-        """Number of array sets."""
-        return len(self.layouts)
-
-    @property
-    def crossbar_mode(self) -> bool:
-        """Whether the backward pass is that of the chip; else it is the derivative."""
-        return bool(self.chip.backward.mode == "crossbar")
-
-    def columns(self, part: int) -> slice:
-        """Return the columns of an array set."""
-        outputs = self.layout.outputs
-        return slice(part * outputs, (part + 1) * outputs)
-
-    def parts_of(self, buffers: Mapping[str, Array], part: int) -> dict[str, Array]:
-        """Return the engine's buffers of an array set, of those of all."""
-        if self.parts == 1:
-            return dict(buffers)
-        return {name: value if name == "w_max" else value[part] for name, value in buffers.items()}
 
     def buffers(self, part: int = 0) -> dict[str, Array]:
         """Return the engine's buffers of an array set as they are now."""
@@ -230,11 +194,8 @@ class StoredWeight:
     def require_finite(self, values: Array, what: str, held: Held) -> None:
         """Raise one clear line where an array holds NaN or infinity."""
         if not is_finite(values):
-            calls, updates = int(held.counters[0]), int(held.counters[2])
-            raise FloatingPointError(
-                f"layer {self.name!r}, training call {calls}, update {updates}: "
-                f"the {what} holds NaN or infinity; lower the learning rate, or look at what comes before it"
-            )
+            counters = Counters.from_array(held.counters)
+            raise self.not_finite(what, counters.calls, counters.updates)
 
     # Matrices.
 

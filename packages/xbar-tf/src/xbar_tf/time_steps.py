@@ -155,10 +155,7 @@ class TimeSteps(Crossbar):
         learned, self._learned = self._learned, None
         if learned:
             with self.group.lock:
-                largest = (
-                    max(each, key=lambda s: (s.batches, s.value)) for each in zip(*learned, strict=True)
-                )
-                super().keep_ranges(Ranges(*largest), self.ranges)
+                super().keep_ranges(Ranges.largest(learned), self.ranges)
 
     def solved(self, held: Held, training: bool, backward: bool = False) -> Solved:
         """Return the matrices of the sequence."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -113,15 +114,25 @@ def native_path(crossbar: Crossbar) -> tuple[str, str]:
     return str(owner.path), name
 
 
+def native_key(crossbar: Crossbar, keys: Iterable[str]) -> str | None:
+    """Return the path, of those of native weights, that is the crossbar weight's; None if there is none.
+
+    A native layer's path may begin with the model's, and the weights of a native recurrent layer are those
+    of the cell in it.
+    """
+    path, name = native_path(crossbar)
+    layer = re.escape(path.rpartition("/")[2])
+    found = [key for key in keys if re.search(rf"(^|/){layer}/([^/]+/)?{re.escape(name)}$", key)]
+    return max(found, key=lambda key: key.startswith(f"{path}/"), default=None)
+
+
 def statistics_of(crossbar: Crossbar, statistics: Mapping[str, LayerStatistics]) -> LayerStatistics:
     """Return the statistics of the native twin of a crossbar weight."""
-    path, name = native_path(crossbar)
-    for key, found in statistics.items():
-        # The weights of a native recurrent layer are those of the cell in it.
-        if key.startswith(f"{path}/") and key.endswith(f"/{name}"):
-            return found
-    wanted = f"{path}/{name}"
-    raise ConfigError(f"statistics: none for {wanted!r}{nearest(wanted, statistics)}; collect them anew")
+    key = native_key(crossbar, statistics)
+    if key is None:
+        wanted = "/".join(native_path(crossbar))
+        raise ConfigError(f"statistics: none for {wanted!r}{nearest(wanted, statistics)}; collect them anew")
+    return statistics[key]
 
 
 def calibrate(
@@ -192,12 +203,12 @@ def learning(model: keras.Model) -> Iterator[None]:
     dropped = [{name: vars(layer)[name] for name in rates if name in vars(layer)} for layer in layers]
     try:
         for layer, names in zip(layers, dropped, strict=True):
-            vars(layer).update(call=_training(layer.call), **dict.fromkeys(names, 0.0))
+            layer.__dict__.update(call=_training(layer.call), **dict.fromkeys(names, 0.0))
         yield
     finally:
         for layer, names in zip(layers, dropped, strict=True):
-            vars(layer).pop("call", None)
-            vars(layer).update(names)
+            layer.__dict__.pop("call", None)
+            layer.__dict__.update(names)
 
 
 def _training(call: Callable[..., Any]) -> Callable[..., Any]:

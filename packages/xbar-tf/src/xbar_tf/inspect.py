@@ -19,7 +19,7 @@ from xbar_core.engine.patches import unfold
 from xbar_core.errors import ConfigError
 from xbar_core.lab.inspection import STAGES, Inspection, LayerInspection
 from xbar_tf._bridge import Array, assign, host
-from xbar_tf.calibration import native_path
+from xbar_tf.calibration import native_key, native_path
 from xbar_tf.conv import ConvolutionLayer
 from xbar_tf.crossbar import Crossbar, Held
 from xbar_tf.functional import is_product
@@ -124,8 +124,8 @@ def inputs_of(crossbars: Mapping[str, Crossbar]) -> Iterator[dict[str, list[Arra
     try:
         for name, crossbar in crossbars.items():
             if not is_product(crossbar):
-                vars(crossbar)["require_finite"] = watched(crossbar, seen[name])
-                patched.append((vars(crossbar), "require_finite"))
+                crossbar.__dict__["require_finite"] = watched(crossbar, seen[name])
+                patched.append((crossbar.__dict__, "require_finite"))
             elif not crossbar.suffix.startswith("_hh"):
                 vars(crossbar.owner)["call"] = called(crossbar.owner, seen[name])
                 patched.append((vars(crossbar.owner), "call"))
@@ -152,17 +152,15 @@ def _wanted(crossbar: Crossbar, native: keras.Model | None) -> Array:
     """Return the weights (in, out) that a state should stand for."""
     if native is None:
         return host(crossbar.weight()).copy()
-    path, name = native_path(crossbar)
-    for variable in native.variables:
-        key = str(variable.path)
-        if key.startswith(f"{path}/") and key.endswith(f"/{name}"):
-            value, owner = np.asarray(host(variable)), crossbar.owner
-            matrix = owner.to_matrix(value) if hasattr(owner, "to_matrix") else owner._ordered(value)
-            if matrix.shape == tuple(crossbar.state.shape[1:]):
-                return np.ascontiguousarray(matrix, crossbar.dtype)
-    raise ConfigError(
-        f"native: has no weight '{path}/{name}' that fits; hand in the network that was converted"
-    )
+    variables = {str(variable.path): variable for variable in native.variables}
+    key = native_key(crossbar, variables)
+    if key is not None:
+        value, owner = np.asarray(host(variables[key])), crossbar.owner
+        matrix = owner.to_matrix(value) if hasattr(owner, "to_matrix") else owner._ordered(value)
+        if matrix.shape == tuple(crossbar.state.shape[1:]):
+            return np.ascontiguousarray(matrix, crossbar.dtype)
+    wanted = "/".join(native_path(crossbar))
+    raise ConfigError(f"native: has no weight {wanted!r} that fits; hand in the network that was converted")
 
 
 def _inspect(name: str, crossbar: Crossbar, wanted: Array, x: Array | None) -> LayerInspection:

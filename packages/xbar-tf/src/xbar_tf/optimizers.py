@@ -238,6 +238,8 @@ class PulseSGD(keras.optimizers.Optimizer):
         step = gradient
         if self.momentum != 0.0:
             held = self.momentums[index]
+            if not tf.is_tensor(faded):
+                faded = tf.constant(faded, gradient.dtype)  # a cast would round it to float32
             velocity = tf.cast(faded, gradient.dtype) * tf.convert_to_tensor(held.value) + gradient
             later.append((held, velocity))
             step = velocity

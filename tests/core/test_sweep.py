@@ -27,7 +27,8 @@ from xbar_core.lab.sweep import Event, Plan, Setup, Store, Table, estimate, pars
 from xbar_core.lab.sweep.cluster import local_size
 from xbar_core.lab.sweep.figures import sweep_figure
 from xbar_core.lab.sweep.results import Row
-from xbar_core.lab.sweep.store import Result, write_whole
+from xbar_core.lab.sweep.store import Result
+from xbar_core.lab.whole_file import write_whole
 
 # A task that counts its runs, fails where it is told to, and dies once where it is told to.
 TASK = """

@@ -17,9 +17,9 @@ from xbar_core.cli._terminal import say, table
 from xbar_core.errors import ConfigError
 from xbar_core.lab.sweep import Field, Outcome, Plan, Point, Store, Table, parse_field, read_plan, run_points
 from xbar_core.lab.sweep.points import text_of
-from xbar_core.lab.sweep.store import write_whole
 from xbar_core.lab.sweep.tasks import find_task
 from xbar_core.lab.sweep.training import check_training
+from xbar_core.lab.whole_file import write_whole
 
 _SHOWN = 40  # rows of a table on the screen
 

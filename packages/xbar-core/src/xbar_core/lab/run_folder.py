@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ except ImportError:  # Windows
 from xbar_core.errors import ConfigError
 from xbar_core.lab.checkpoint import BEST, Checkpoint, CheckpointError, Slots, read_checkpoint
 from xbar_core.lab.run_spec import FORMAT, RunSpec, surroundings
+from xbar_core.lab.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,9 +67,9 @@ class RunFolder:
             for name, chip in spec.variants.items():
                 (path / name).mkdir(parents=True, exist_ok=True)
                 if chip is not None:
-                    write_text(path / name / CHIP, chip.to_toml())
+                    write_whole(path / name / CHIP, chip.to_toml())
             # Last: a folder with this file can be resumed.
-            write_text(path / RUN, json.dumps(facts, indent=2) + "\n")
+            write_whole(path / RUN, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
             raise ConfigError(
                 f"out: {str(path)!r} cannot be written ({error.strerror or error}); choose another folder"
@@ -136,7 +136,7 @@ class RunFolder:
 
     def write_metrics(self, text: str) -> None:
         """Write ``metrics.csv`` anew."""
-        write_text(self.path / METRICS, text)
+        write_whole(self.path / METRICS, text)
 
     def write_curves(self, figure: Figure) -> None:
         """Write ``curves.png`` anew."""
@@ -185,16 +185,3 @@ def _variants_in(path: Path) -> list[str]:
         return list(RunFolder.open(path).spec.variants)
     except ConfigError:
         return []
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that is whole or as it was, whatever happens."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

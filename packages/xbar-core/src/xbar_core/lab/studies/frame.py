@@ -19,8 +19,9 @@ from xbar_core.lab.sweep.fields import Field
 from xbar_core.lab.sweep.points import Point, labelled, text_of
 from xbar_core.lab.sweep.results import Table
 from xbar_core.lab.sweep.setup import Setup
-from xbar_core.lab.sweep.store import Store, write_whole
+from xbar_core.lab.sweep.store import Store
 from xbar_core.lab.trainer import Recipe
+from xbar_core.lab.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

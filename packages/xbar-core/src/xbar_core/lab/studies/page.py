@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.studies.frame import Report
-from xbar_core.lab.sweep.store import write_whole
+from xbar_core.lab.whole_file import write_whole
 
 
 def verdict_text(report: Report) -> str:

@@ -17,6 +17,7 @@ from xbar_core.lab.sweep.fields import SEEDS
 from xbar_core.lab.sweep.points import Point, text_of
 from xbar_core.lab.sweep.spread import LEVEL, Estimate, estimate
 from xbar_core.lab.sweep.store import Result, Store
+from xbar_core.lab.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -191,13 +192,11 @@ class Table:
 
 
 def _write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
             writer.writerow([_cell(value) for value in row])
-    part.replace(path)
 
 
 def _cell(value: Any) -> str:
@@ -217,6 +216,5 @@ def _write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
             arrays[name] = arrow.array(list(values))
         except (arrow.ArrowInvalid, arrow.ArrowTypeError):  # texts and numbers in one column
             arrays[name] = arrow.array([None if v is None else text_of(v) for v in values])
-    part = path.with_name(f".{path.name}.part")
-    parquet.write_table(arrow.table(arrays), part)
-    part.replace(path)
+    with whole_file(path) as part:
+        parquet.write_table(arrow.table(arrays), part)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.sweep.points import Point
+from xbar_core.lab.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,6 @@ class Store:
             "setup": point.setup.to_dict(),
         }
         write_whole(self.path(result.key), json.dumps(table, indent=1, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that is complete or absent, whatever happens."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -22,9 +22,10 @@ from xbar_core.engine import (
     read_encoded,
     read_matrices,
 )
+from xbar_core.engine.patches import Geometry
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_torch import XbarConv1d, XbarConv2d, XbarConv3d
-from xbar_torch.patches import Geometry, fold, unfold
+from xbar_torch.patches import fold, unfold
 
 QUIET = preset("txsim-8bit").with_("update.noise.gamma", 0.0)
 # No distortion, but the roads of a chip that has some: every read passes a converter.
@@ -198,7 +199,8 @@ def test_other_dimensions(layer: Any, native: Any, shape: tuple[int, ...], road:
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_fold_is_the_transpose_of_unfold(dims: int) -> None:
     """<unfold(x), c> = <x, fold(c)> for strides, paddings and dilations."""
-    geometry = Geometry((2, 3, 2)[:dims], (2, 1, 2)[:dims], (1, 0, 2)[:dims], (1, 2, 1)[:dims])
+    padding = ((1, 1), (0, 0), (2, 2))[:dims]
+    geometry = Geometry((2, 3, 2)[:dims], (2, 1, 2)[:dims], padding, (1, 2, 1)[:dims])
     x = torch.randn(2, 3, *(7, 8, 5)[:dims], dtype=torch.float64)
     columns = unfold(x, geometry)
     other = torch.randn_like(columns)

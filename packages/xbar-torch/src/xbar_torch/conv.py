@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xbar_core.config import Chip
+from xbar_core.engine.patches import Geometry
 from xbar_core.errors import ShapeError
 from xbar_torch._bridge import from_analog, resolve_chip
 from xbar_torch.functional import crossbar_convolution
 from xbar_torch.host import CrossbarModule
 from xbar_torch.native import native_tensors
-from xbar_torch.patches import Geometry
 
 Native = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Size = int | tuple[int, ...]
@@ -104,7 +104,8 @@ class _XbarConv(CrossbarModule):
         curved = chip.input.nonlinearity is not None and not hasattr(chip.input.nonlinearity, "coefficients")
         inside = symmetric and self.padding_mode == "zeros" and not curved
         self._sides = None if inside or not any(sides) else tuple(sides)
-        padding = tuple(sides[::-2]) if inside else (0,) * len(self.kernel_size)
+        border = sides[::-2] if inside else [0] * len(self.kernel_size)
+        padding = tuple((n, n) for n in border)
         self._geometry = Geometry(self.kernel_size, self.stride, padding, self.dilation, self.groups)
         weight = native.weight.detach().reshape(self.out_channels, -1).T
         self.add_crossbar("", weight, chip, name, parts=self.groups, signed_input=signed_input, w_max=w_max)

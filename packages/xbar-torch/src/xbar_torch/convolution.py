@@ -27,11 +27,12 @@ from xbar_core.engine import (
     encode,
 )
 from xbar_core.engine.parts import read_parts
+from xbar_core.engine.patches import Geometry
 from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import measures, settle
 from xbar_torch._bridge import analog
 from xbar_torch.crossbar import Crossbar
-from xbar_torch.patches import Geometry, fold, unfold
+from xbar_torch.patches import convolve, fold, kernel_gradient, unfold
 
 Currents = Callable[[], Iterable[Tensor]]
 
@@ -120,7 +121,7 @@ def _forward(
     def currents() -> Iterator[Tensor]:
         for volts in sent.voltages:
             for first, last, kernel in kernels:
-                yield geometry.convolve(_channels(volts, geometry.groups, first, last), kernel)
+                yield convolve(_channels(volts, geometry.groups, first, last), kernel, geometry)
 
     partials, scale, ranges = _settled(layout, layout.forward, ranges, currents, call)
     worth = sent.full_scale * crossbar.w_max
@@ -129,7 +130,7 @@ def _forward(
 
 def _kernels(plan: ReadPlan, matrices: list[Matrices], geometry: Geometry) -> list[tuple[int, int, Tensor]]:
     """Return (first channel, last channel, kernel) of every plane and row tile; channels of one group."""
-    cells = geometry.places
+    cells = geometry.cells
     stacked = torch.stack([each.forward for each in matrices], dim=1)  # (planes, parts, in, out)
     planes, parts, _, outputs = stacked.shape
     kernels = []
@@ -191,7 +192,7 @@ def _backward(setting: _Setting, sent: Encoded) -> Tensor:
     worth = sent.full_scale * crossbar.w_max
     if len(geometry.kernel) == 2:
         like = sent.value.new_empty(setting.shape)
-        shape = list(zip(geometry.stride, geometry.padding, geometry.dilation, strict=True))
+        shape = list(zip(geometry.stride, geometry.border, geometry.dilation, strict=True))
         folded = decode_folded(layout, plan, partials, scale, like, shape, scale=worth)
         if folded is not None:
             return cast(Tensor, folded)
@@ -206,9 +207,9 @@ def _state_gradient(setting: _Setting, inputs: Tensor, sent: Encoded, dy: Tensor
     crossbar, geometry = setting.crossbar, setting.geometry
     full = crossbar.chip.update.gradient == "full"
     errors = dy if full else sent.value
-    outputs, cells = crossbar.layout.outputs * crossbar.parts, geometry.places
+    outputs, cells = crossbar.layout.outputs * crossbar.parts, geometry.cells
     shape = (outputs, crossbar.layout.inputs // cells, *geometry.kernel)
-    gradient = geometry.weight_gradient(inputs, errors, shape).reshape(outputs, -1).mT
+    gradient = kernel_gradient(inputs, errors, geometry, shape).reshape(outputs, -1).mT
     unit = 1.0 if full else setting.full_scale * sent.full_scale
     if crossbar.chip.update.pulsed:
         _keep_pulses(setting, inputs, errors, 1.0 if full else setting.full_scale, sent.full_scale)

@@ -26,12 +26,13 @@ from xbar_core.engine.array_sets import is_product
 from xbar_core.engine.exact import exact_vjp
 from xbar_core.engine.matrices_vjp import matrices_vjp
 from xbar_core.engine.parts import read_parts
+from xbar_core.engine.patches import Geometry
 from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import settle
 from xbar_torch._bridge import analog, applied, excluded, to_analog
 from xbar_torch.convolution import CrossbarConvolution
 from xbar_torch.crossbar import Crossbar
-from xbar_torch.patches import Geometry, unfold
+from xbar_torch.patches import convolve, unfold
 
 __all__ = ["crossbar_convolution", "crossbar_linear", "effective_weight", "is_product"]
 
@@ -209,7 +210,7 @@ def crossbar_convolution(x: Tensor, crossbar: Crossbar, geometry: Geometry) -> T
         weight = effective_weight(crossbar)
         shape = (weight.shape[1], -1, *geometry.kernel)
         with torch.autocast(x.device.type, enabled=False):
-            return geometry.convolve(x, weight.T.reshape(shape))
+            return convolve(x, weight.T.reshape(shape), geometry)
     if not crossbar.crossbar_mode:
         return _unfolded_convolution(x, crossbar, geometry)
     backward = torch.is_grad_enabled() and x.requires_grad

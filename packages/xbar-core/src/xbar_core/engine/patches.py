@@ -1,4 +1,4 @@
-"""Unfolding of convolutions on host arrays (batch, ..., channels), and its transpose.
+"""Shape of a convolution; its unfolding on host arrays (batch, ..., channels), and the transpose.
 
 Rows of a convolution's matrix count channels first, then the cells of the kernel, whatever the layout of the
 framework's tensors: the same weights then lie on the same rows of the same arrays everywhere.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,11 @@ class Geometry(NamedTuple):
         return all(before == behind for before, behind in self.padding)
 
     @property
+    def border(self) -> tuple[int, ...]:
+        """Zeros on either side of every dimension, where the padding is symmetric."""
+        return tuple(before for before, _ in self.padding)
+
+    @property
     def unpadded(self) -> Geometry:
         """The same convolution of an input that has been padded already."""
         return self._replace(padding=((0, 0),) * len(self.kernel))
@@ -62,6 +67,22 @@ class Geometry(NamedTuple):
                 size, self.padding, self.extent, self.stride, strict=True
             )
         )
+
+    def padded(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the spatial shape of an input of spatial shape `size` with the zeros around it."""
+        return tuple(n + before + behind for n, (before, behind) in zip(size, self.padding, strict=True))
+
+    def taps(self, size: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+        """Yield for every cell of the kernel the places of the padded input that it meets.
+
+        There is one for each output place of an input of spatial shape `size`.
+        """
+        output = self.output(size)
+        for cell in itertools.product(*(range(k) for k in self.kernel)):
+            yield tuple(
+                slice(i * d, i * d + s * (m - 1) + 1, s)
+                for i, s, d, m in zip(cell, self.stride, self.dilation, output, strict=True)
+            )
 
     def pad(self, x: NDArray[Any]) -> NDArray[Any]:
         """Return x (batch, ..., channels) with the zeros around it."""
@@ -102,14 +123,8 @@ def fold(columns: NDArray[Any], geometry: Geometry, size: Sequence[int]) -> NDAr
     array (batch, *size, channels)
     """
     output = geometry.output(size)
-    columns = columns.reshape(columns.shape[0], *output, -1, *geometry.kernel)
-    padded = [n + before + behind for n, (before, behind) in zip(size, geometry.padding, strict=True)]
-    total = np.zeros((columns.shape[0], *padded, columns.shape[1 + len(output)]), columns.dtype)
-    for cell in itertools.product(*(range(k) for k in geometry.kernel)):
-        places = (
-            slice(i * d, i * d + s * (m - 1) + 1, s)
-            for i, s, d, m in zip(cell, geometry.stride, geometry.dilation, output, strict=True)
-        )
-        here: tuple[Any, ...] = (..., *cell)
-        total[(slice(None), *places)] += columns[here]
+    columns = columns.reshape(columns.shape[0], *output, -1, geometry.cells)
+    total = np.zeros((columns.shape[0], *geometry.padded(size), columns.shape[-2]), columns.dtype)
+    for cell, places in enumerate(geometry.taps(size)):
+        total[(slice(None), *places)] += columns[..., cell]
     return np.ascontiguousarray(geometry.crop(total))

@@ -132,6 +132,19 @@ def test_same_network_and_seed_same_chip() -> None:
     assert np.abs(first - other).max() > 1e-4
 
 
+def test_layers_without_a_name_are_counted_in_the_model() -> None:
+    """However many layers Keras has numbered before, the same network is the same chip."""
+    noisy, x = preset("txsim-8bit").with_("device.variation", {"sigma": 0.1}), values(3, 8)
+    found = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((8,)), layers.Dense(6), layers.Dense(4)])
+        chip = convert(model, noisy)
+        assert [crossbar.name for _, crossbar in crossbars_of(chip)] == ["dense", "dense_1"]
+        found.append(np.array(chip(x)))
+    np.testing.assert_array_equal(*found)
+
+
 def test_report_tells_of_every_layer() -> None:
     """What went on crossbars and why the rest did not, with arrays and weights."""
     report = conversion_report(convert(own(), "txsim-8bit"))

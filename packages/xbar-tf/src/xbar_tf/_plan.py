@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -42,6 +43,8 @@ class Entry:
         Why it stays digital.
     signed_input : bool
         Whether its inputs can be negative.
+    key : str
+        What keys the draws of the layer: torch's name of the same layer where the names agree.
     """
 
     layer: Any
@@ -50,6 +53,7 @@ class Entry:
     chip: Any = None
     note: str = ""
     signed_input: bool = True
+    key: str = "model"
     weight_names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,11 +64,6 @@ class Entry:
     def name(self) -> str:
         """The first name."""
         return self.names[0]
-
-    @property
-    def key(self) -> str:
-        """What keys the draws of the layer: torch's name of the same layer where the names agree."""
-        return self.name or "model"
 
     @property
     def on_chip(self) -> bool:
@@ -130,11 +129,37 @@ def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _layers_in(f"{name}.{key}", each)
 
 
-def walk(layer: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (name, layer) of a model and everything in it, in the order of the model."""
+def walk(layer: Any, name: str = "", *, counted: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield (name, layer) of a model and everything in it, in the order of the model.
+
+    With `counted`, layers that Keras has numbered are counted anew in every model (see `count_names`).
+    """
     yield name, layer
-    for child_name, child in children(layer):
-        yield from walk(child, ".".join(part for part in (name, child_name) if part))
+    below = children(layer)
+    names = [each for each, _ in below]
+    if counted:
+        names = count_names(below)
+    for child_name, (_, child) in zip(names, below, strict=True):
+        yield from walk(child, ".".join(part for part in (name, child_name) if part), counted=counted)
+
+
+def count_names(layers: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return names that depend on the model alone, from (name, layer) of the layers of one model.
+
+    Keras numbers layers without a name over the whole process (``dense_7``); here they are counted within
+    the model: ``dense``, ``dense_1``, ...
+    """
+    counts: dict[str, int] = {}
+    found = []
+    for name, layer in layers:
+        numbered = re.fullmatch(r"(.+?)(_\d+)?", name)
+        kind = type(layer).__name__.removeprefix("Xbar").lower()
+        if numbered is not None and numbered[1].replace("_", "") == kind:
+            stem = numbered[1]
+            counts[stem] = counts.get(stem, 0) + 1
+            name = stem if counts[stem] == 1 else f"{stem}_{counts[stem] - 1}"
+        found.append(name)
+    return found
 
 
 def plan(
@@ -155,7 +180,7 @@ def plan(
     """
     known = twins()
     entries: dict[int, Entry] = {}
-    for name, layer in walk(model):
+    for (name, layer), (key, _) in zip(walk(model), walk(model, counted=True), strict=True):
         if on_crossbars(layer):
             raise ConfigError(
                 f"model: layer {name or 'model'!r} ({type(layer).__name__}) is on crossbars already; "
@@ -165,7 +190,9 @@ def plan(
             entries[id(layer)].names.append(name)
             continue
         twin, note = _twin(layer, known)
-        entries[id(layer)] = Entry(layer, [name], twin, None if twin is None else chip, note)
+        entries[id(layer)] = Entry(
+            layer, [name], twin, None if twin is None else chip, note, key=key or "model"
+        )
     listed = list(entries.values())
     for pattern, choice in overrides.items():
         for entry in _matched("overrides", pattern, listed, explicit=choice is not None):

@@ -186,13 +186,16 @@ def _watched(network: keras.Model, gradients: list[str]) -> Iterator[list[str]]:
         return note
 
     leaves = [(name, layer) for name, layer in walk(network) if not children(layer)]
+    before = [vars(layer).get("call") for _, layer in leaves]
     try:
         for name, layer in leaves:
             vars(layer)["call"] = watched(_named(name), layer.call)
         yield outputs
     finally:
-        for _, layer in leaves:
+        for (_, layer), call in zip(leaves, before, strict=True):
             vars(layer).pop("call", None)
+            if call is not None:
+                vars(layer)["call"] = call
 
 
 def _named(layer: str) -> str:

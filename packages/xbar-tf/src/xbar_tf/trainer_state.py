@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from xbar_core.lab.trainer import Arrays
 from xbar_tf._bridge import assign, host
-from xbar_tf._plan import own_weights
+from xbar_tf._plan import count_names, own_weights
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
@@ -25,9 +24,6 @@ def to_array(value: Any) -> NDArray[Any]:
 def named_variables(network: keras.Model, *, seeds: bool = True) -> dict[str, Any]:
     """Return all variables of a network by names that depend on the network alone.
 
-    Keras numbers layers without a name over the whole process (``dropout_7``); here they are counted
-    within the network.
-
     Parameters
     ----------
     network : Model
@@ -37,7 +33,7 @@ def named_variables(network: keras.Model, *, seeds: bool = True) -> dict[str, An
     """
     found: dict[str, Any] = {}
     known: set[int] = set()
-    for name, layer in _named_layers(network, "", {}):
+    for name, layer in _named_layers(network, ""):
         own = own_weights(layer)
         if seeds:
             own = [*own, *(generator.state for generator in layer._seed_generators)]
@@ -51,16 +47,10 @@ def named_variables(network: keras.Model, *, seeds: bool = True) -> dict[str, An
     return found
 
 
-def _named_layers(layer: Any, prefix: str, counts: dict[str, int]) -> Iterator[tuple[str, Any]]:
+def _named_layers(layer: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     yield prefix, layer
-    own: dict[str, int] = {}
-    for child in layer._layers:
-        kind = re.sub(r"(?<!^)(?=[A-Z][a-z])|(?<=[a-z0-9])(?=[A-Z])", "_", type(child).__name__).lower()
-        name = child.name
-        if re.fullmatch(rf"{re.escape(kind)}(_\d+)?", name):
-            own[kind] = own.get(kind, 0) + 1
-            name = kind if own[kind] == 1 else f"{kind}_{own[kind] - 1}"
-        yield from _named_layers(child, f"{prefix}/{name}" if prefix else name, own)
+    for name, child in zip(count_names([(c.name, c) for c in layer._layers]), layer._layers, strict=True):
+        yield from _named_layers(child, f"{prefix}/{name}" if prefix else name)
 
 
 def collect(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> Arrays:
@@ -89,10 +79,11 @@ def _moments(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> dic
     """Return names of the moments, by the weights that they belong to."""
     names = {id(variable): name for name, variable in named_variables(network).items()}
     trained = [names[id(variable)] for variable in optimizer._trainable_variables]
+    own = {id(variable) for variable in optimizer.variables}
     found = {}
     for attribute, value in vars(optimizer).items():
-        if isinstance(value, list) and len(value) == len(trained) and attribute.startswith("_") is False:
+        if isinstance(value, list) and len(value) == len(trained):
             for name, variable in zip(trained, value, strict=True):
-                if isinstance(variable, keras.Variable):
-                    found[id(variable)] = f"{name}/{attribute}"
+                if id(variable) in own:
+                    found[id(variable)] = f"{name}/{attribute.removeprefix('_')}"
     return found

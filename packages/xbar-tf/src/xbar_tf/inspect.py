@@ -9,12 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from xbar_core._checks import check_integer
-from xbar_core.engine import Clipped, Request, Stage, clipped, stage_report
-from xbar_core.engine.circuits import solve_arrays
-from xbar_core.engine.matrices import physical_arrays, tile_blocks
+from xbar_core.engine import Clipped, Stage
+from xbar_core.engine.inspect_parts import clipped_parts, distortion, evenly, stage_report_parts
 from xbar_core.engine.patches import unfold
 from xbar_core.errors import ConfigError
 from xbar_core.lab.inspection import STAGES, Inspection, LayerInspection
@@ -27,8 +25,6 @@ from xbar_tf.host import crossbars_of
 from xbar_tf.reads import call_of, split
 
 __all__ = ["STAGES", "Inspection", "LayerInspection", "inspect"]
-
-Values = NDArray[np.float64]
 
 
 def inspect(
@@ -127,8 +123,8 @@ def inputs_of(crossbars: Mapping[str, Crossbar]) -> Iterator[dict[str, list[Arra
                 crossbar.__dict__["require_finite"] = watched(crossbar, seen[name])
                 patched.append((crossbar.__dict__, "require_finite"))
             elif not crossbar.suffix.startswith("_hh"):
-                vars(crossbar.owner)["call"] = called(crossbar.owner, seen[name])
-                patched.append((vars(crossbar.owner), "call"))
+                crossbar.owner.__dict__["call"] = called(crossbar.owner, seen[name])
+                patched.append((crossbar.owner.__dict__, "call"))
         yield seen
     finally:
         for attributes, name in patched:
@@ -144,8 +140,7 @@ def vectors(crossbar: Crossbar, seen: list[Array], samples: int) -> Array | None
     if not rows:
         return None
     found = np.concatenate(rows).astype(crossbar.dtype, copy=False)
-    at = np.linspace(0, len(found) - 1, min(samples, len(found)))
-    return np.ascontiguousarray(found[np.rint(at).astype(np.int64)])
+    return np.ascontiguousarray(found[evenly(len(found), samples)])
 
 
 def _wanted(crossbar: Crossbar, native: keras.Model | None) -> Array:
@@ -175,59 +170,34 @@ def _inspect(name: str, crossbar: Crossbar, wanted: Array, x: Array | None) -> L
         sum(layout.arrays for layout in layouts),
         float(np.mean([layout.tiling.utilisation for layout in layouts])),
         crossbar.conductances().astype(np.float64).ravel(),
-        np.concatenate([_distortion(request) for request in requests]),
+        distortion(requests),
         counts,
         stages,
     )
 
 
-def _distortion(request: Request) -> Values:
-    """Return what the circuit takes away of every conducting cell that holds a weight."""
-    arrays = physical_arrays(request)
-    ((solved, _),) = solve_arrays([request.job(arrays, "forward")])
-    found = []
-    layout = request.layout
-    pairs = zip(tile_blocks(layout, arrays, "forward"), tile_blocks(layout, solved, "forward"), strict=True)
-    for (tile, ideal), (_, actual) in pairs:
-        cols = tile.shape[1]
-        g, g_ni = (np.asarray(block[..., :cols], np.float64).ravel() for block in (ideal, actual))
-        found.append(1.0 - g_ni[g > 0] / g[g > 0])
-    return np.concatenate(found)
-
-
 def count_clipped(crossbar: Crossbar, held: Held, x: Array) -> Clipped:
     """Return how many conversions of a forward read of x are beyond full scale, over all array sets."""
-    solved, call = crossbar.solved(held, training=False), call_of(held, False, 0)
-    counts, ranges = np.zeros(4, np.int64), crossbar.ranges
-    for part, (layout, numbers) in enumerate(zip(crossbar.layouts, split(x, crossbar.parts), strict=True)):
-        buffers = crossbar.parts_of(held.buffers, part)
-        counts += clipped(layout, layout.forward, solved.matrices[part], buffers, ranges, numbers, call)
-    return Clipped(*(int(count) for count in counts))
+    return clipped_parts(
+        crossbar.layouts,
+        crossbar.solved(held, training=False).matrices,
+        [crossbar.parts_of(held.buffers, part) for part in range(crossbar.parts)],
+        crossbar.ranges,
+        split(x, crossbar.parts),
+        call_of(held, False, 0),
+    )
 
 
 def _read(crossbar: Crossbar, held: Held, wanted: Array, x: Array) -> tuple[Clipped, tuple[Stage, ...]]:
     """Return the saturated conversions and the stages of a forward read, over all array sets."""
-    call, signal = call_of(held, False, 0), 0.0
-    noise, added = np.zeros(len(STAGES)), np.zeros(len(STAGES))
-    parts = zip(crossbar.layouts, crossbar.states(held.state), split(x, crossbar.parts), strict=True)
-    for part, (layout, state, numbers) in enumerate(parts):
-        weight = np.ascontiguousarray(wanted[:, crossbar.columns(part)])
-        report = stage_report(
-            layout,
-            weight,
-            state,
-            crossbar.buffers(part),
-            numbers,
-            ranges=crossbar.ranges,
-            time=crossbar.time,
-            call=call,
-        )
-        power = float(np.sum(np.square((numbers @ weight).astype(np.float64))))
-        signal += power
-        noise += [power * 10.0 ** (-stage.snr_db / 10.0) if power else 0.0 for stage in report]
-        added += [power * stage.error**2 for stage in report]
-    stages = []
-    for name, remaining, more in zip(STAGES, noise, added, strict=True):
-        ratio = 10.0 * np.log10(signal / remaining) if signal and remaining else float("inf")
-        stages.append(Stage(name, float(ratio), float(np.sqrt(more / signal)) if signal else 0.0))
-    return count_clipped(crossbar, held, x), tuple(stages)
+    stages = stage_report_parts(
+        crossbar.layouts,
+        split(wanted, crossbar.parts),
+        crossbar.states(held.state),
+        [crossbar.buffers(part) for part in range(crossbar.parts)],
+        split(x, crossbar.parts),
+        ranges=crossbar.ranges,
+        time=crossbar.time,
+        call=call_of(held, False, 0),
+    )
+    return count_clipped(crossbar, held, x), stages

@@ -148,22 +148,25 @@ class Slots:
     def write(self, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], *, best: bool) -> None:
         """Write the last checkpoint, and keep the one before it; write it as the best one, too, if it is.
 
+        The best one comes first: whoever is killed between the two goes on from the last one before, reaches
+        this state again and writes both.
+
         Raises
         ------
         OSError
-            It could not be written; the files that were there are as they were.
+            It could not be written; the last and the previous one are as they were.
         """
         data = encode(state, facts, self._size)
         last, previous = self.folder / LAST, self.folder / PREVIOUS
+        if best:
+            part = self._written(data)
+            self._retire(self.folder / BEST)
+            part.replace(self.folder / BEST)
         part = self._written(data)
         if last.exists():
             self._retire(previous)
             last.replace(previous)
         part.replace(last)
-        if best:
-            part = self._written(data)
-            self._retire(self.folder / BEST)
-            part.replace(self.folder / BEST)
         self._settle()
 
     def read(self) -> tuple[Checkpoint | None, list[str]]:

@@ -8,6 +8,7 @@ import itertools
 import json
 import struct
 import tracemalloc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -384,6 +385,49 @@ def test_threads_and_versions_that_changed_are_noted(tmp_path: Path) -> None:
     events: list[Event] = []
     resume(tmp_path, Options(events.append))
     assert any(isinstance(event, Note) and "instead of 1.0" in event.text for event in events)
+
+
+def test_thread_settings_that_changed_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another number of threads for linear algebra may change the last bits: it is said, both ways."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    with pytest.raises(Interrupted):
+        run(SPEC, tmp_path, Options(stop=Stopper(3)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("MKL_NUM_THREADS")
+    events: list[Event] = []
+    resume(tmp_path, Options(events.append))
+    (note,) = (event.text for event in events if isinstance(event, Note))
+    assert "MKL_NUM_THREADS=unset instead of 3, OMP_NUM_THREADS=1 instead of unset" in note
+
+
+def test_one_network_at_a_time(tmp_path: Path, fake: type[FakeTrainer]) -> None:
+    """Trainers that refer to themselves are collected before the next one is built."""
+    made: list[weakref.ref[FakeTrainer]] = []
+    alive: list[int] = []
+
+    def factory(self: FakeTrainer, *given: Any) -> None:
+        FakeTrainer.__init__(self, *given)
+        self.itself = self  # type: ignore[attr-defined]
+        alive.append(sum(each() is not None for each in made))
+        made.append(weakref.ref(self))
+
+    fake.__init__ = factory  # type: ignore[method-assign,assignment]
+    gc.disable()
+    try:
+        run(replace(SPEC, recipe=replace(RECIPE, epochs=1)), tmp_path)
+    finally:
+        gc.enable()
+    assert alive == [0] * 2 * len(SPEC.variants)
+
+
+def test_replaced_run_leaves_no_chip_and_no_events(tmp_path: Path) -> None:
+    """What belonged to the variants of the run before is gone; other files are left alone."""
+    run(SPEC, tmp_path, Options(tensorboard=True))
+    (tmp_path / "txsim" / "mine.txt").write_text("kept")
+    run(replace(SPEC, variants={"native": None}), tmp_path)
+    assert [path.name for path in (tmp_path / "txsim").iterdir()] == ["mine.txt"]
+    assert not list(tmp_path.rglob("events.out.*"))
 
 
 def test_processes_must_share_batches_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

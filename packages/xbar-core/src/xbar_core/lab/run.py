@@ -7,6 +7,7 @@ is what a program uses that keeps its results itself.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +159,7 @@ def _check(spec: RunSpec, data: DataSet) -> None:
     factory = trainer_factory(spec.framework)
     for chip in spec.variants.values():
         factory(spec.recipe, data, chip)
+        gc.collect()  # modules refer to each other in rings: large ones must not wait for the collector
 
 
 def _held(path: Path) -> contextlib.AbstractContextManager[None]:
@@ -170,39 +172,49 @@ def _differences(folder: RunFolder) -> list[str]:
     now = surroundings(())
     threads = folder.facts["machine"]["threads"], now["machine"]["threads"]
     found = [] if threads[0] == threads[1] else [f"{threads[1]} threads instead of {threads[0]}"]
+    then, present = folder.facts["machine"].get("threads_set", {}), now["machine"]["threads_set"]
+    for name in sorted({*then, *present}):
+        if then.get(name) != present.get(name):
+            found.append(f"{name}={present.get(name, 'unset')} instead of {then.get(name, 'unset')}")
     for name, version in folder.facts["versions"].items():
-        present = now["versions"].get(name, "none")
-        if present != version:
-            found.append(f"{name} {present} instead of {version}")
+        here = now["versions"].get(name, "none")
+        if here != version:
+            found.append(f"{name} {here} instead of {version}")
     text = ", ".join(found)
     return [f"resumed with {text}: results may differ from an uninterrupted run's"] if found else []
 
 
 def _train(folder: RunFolder, data: DataSet, options: Options, *, fresh: bool) -> RunResult:
-    spec, first = folder.spec, place()[0] == 0
-    options = options if first else Options()
-    result = RunResult(Comparison(data.name, spec.recipe))
-    batches, factory = checked_batches(spec, data), trainer_factory(spec.framework)
-    for name, chip in spec.variants.items():
-        keeper = RunKeeper(folder, folder.slots(name), result.comparison, options)
-        trainer = factory(spec.recipe, data, chip)
-        training = Training(
-            name, trainer, data, spec.recipe, batches, report=options.report, stop=options.stop
-        )
-        if not fresh:
-            keeper.load(training, trainer, first=first)
-        result.comparison.epochs += training.log
-        if training.finished:
-            if name == list(spec.variants)[-1]:  # it may have ended before its log was written
-                keeper.settle()
-            continue
-        try:
-            training.run(keeper if first else None)
-        except Diverged as error:
-            result.diverged[name] = str(error)
-            options.report(Note(name, str(error)))
-        else:
-            keeper.finish(training)
-        finally:
-            keeper.settle()
+    result = RunResult(Comparison(data.name, folder.spec.recipe))
+    options = Options() if place()[0] else options
+    batches = checked_batches(folder.spec, data)
+    for name in folder.spec.variants:
+        _train_variant(name, folder, batches, options, result, fresh=fresh)
+        gc.collect()  # as in `_check`
     return result
+
+
+def _train_variant(
+    name: str, folder: RunFolder, batches: Batches, options: Options, result: RunResult, *, fresh: bool
+) -> None:
+    """Train one variant from where it stands to its end, and add what it finds to `result`."""
+    spec, data, first = folder.spec, batches.data, place()[0] == 0
+    keeper = RunKeeper(folder, folder.slots(name), result.comparison, options)
+    trainer = trainer_factory(spec.framework)(spec.recipe, data, spec.variants[name])
+    training = Training(name, trainer, data, spec.recipe, batches, report=options.report, stop=options.stop)
+    if not fresh:
+        keeper.load(training, trainer, first=first)
+    result.comparison.epochs += training.log
+    if training.finished:
+        if name == list(spec.variants)[-1]:  # it may have ended before its log was written
+            keeper.settle()
+        return
+    try:
+        training.run(keeper if first else None)
+    except Diverged as error:
+        result.diverged[name] = str(error)
+        options.report(Note(name, str(error)))
+    else:
+        keeper.finish(training)
+    finally:
+        keeper.settle()

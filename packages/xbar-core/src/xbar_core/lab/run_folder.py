@@ -24,6 +24,7 @@ except ImportError:  # Windows
 from xbar_core.errors import ConfigError
 from xbar_core.lab.checkpoint import BEST, Checkpoint, CheckpointError, Slots, read_checkpoint
 from xbar_core.lab.run_spec import FORMAT, RunSpec, surroundings
+from xbar_core.lab.tensorboard import EVENTS, FOLDER
 from xbar_core.lab.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -177,6 +178,8 @@ def _remove_run(path: Path, variants: Iterable[str]) -> None:
         (path / name).unlink(missing_ok=True)
     for name in variants:
         Slots(path / name).clear()
+        for file in (path / name / CHIP, path / FOLDER / name / EVENTS):
+            file.unlink(missing_ok=True)
 
 
 def _variants_in(path: Path) -> list[str]:

@@ -21,6 +21,7 @@ from xbar_core.lab.data import DataSet, limited, load_data
 from xbar_core.lab.recipe import Recipe
 
 FORMAT = 1
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 _PACKAGES = ("xbar-core", "xbar-torch", "xbar-tf", "torch", "tensorflow", "keras", "numpy", "scipy", "numba")
 
 
@@ -135,6 +136,7 @@ def surroundings(command: Sequence[str]) -> dict[str, Any]:
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "threads": numba.get_num_threads(),
+            "threads_set": {name: os.environ[name] for name in _THREADS if name in os.environ},
             "byteorder": sys.byteorder,
         },
     }

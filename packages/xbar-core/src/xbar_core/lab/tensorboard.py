@@ -20,7 +20,7 @@ from pathlib import Path
 
 from xbar_core.lab.comparison import Epoch
 
-FOLDER = "tensorboard"
+FOLDER, EVENTS = "tensorboard", "events.out.tfevents.0.xbar"
 _TAGS = {
     "loss": "loss/training",
     "test_loss": "loss/test",
@@ -48,7 +48,7 @@ def write_board(folder: Path, epochs: list[Epoch]) -> None:
     for variant in dict.fromkeys(epoch.variant for epoch in epochs):
         path = folder / FOLDER / variant
         path.mkdir(parents=True, exist_ok=True)
-        file = path / "events.out.tfevents.0.xbar"
+        file = path / EVENTS
         part = path / ".events.part"
         data = _record(_event(0, _bytes(3, b"brain.Event:2")))
         for epoch in epochs:

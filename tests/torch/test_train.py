@@ -17,6 +17,7 @@ import torch
 from torch import distributed as dist
 
 from xbar_core.cli import main
+from xbar_core.config import preset
 from xbar_core.lab.checkpoint import read_checkpoint
 from xbar_core.lab.data import limited, load_data
 from xbar_core.lab.recipe import Recipe
@@ -201,7 +202,10 @@ def test_full_disk_says_how_to_go_on(
         (["--framework", "torsh"], "did you mean 'torch'?"),
         (["--epochs", "0"], "epochs"),
         (["--batch", "5000"], "larger than the data"),
-        (["--compare", "nativ"], "nativ"),
+        (["--compare", "nativ"], "did you mean 'native'?"),
+        (["--preset", "native", "--set", "update.v_up=1"], "native training has no chip"),
+        (["--dataset", "os:system", "--data", "."], "in a module of Python itself"),
+        (["--device", "meta"], "device: 'meta' cannot be used here"),
         (["--optimizer", "adma"], "did you mean 'adam'?"),
         (["--optimizer", "adam"], "backward.mode=exact"),
         (["--schedule", "cosin"], "did you mean 'cosine'?"),
@@ -221,6 +225,18 @@ def test_bad_input_is_one_line(
     assert message in error
     assert "\n" not in error
     assert not (folder / "run").exists()
+
+
+def test_compared_chip_file_goes_by_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A chip file of any folder is compared under its chip's name; two chips of one name are refused."""
+    (folder / "chips").mkdir()
+    for file, name, seed in (("mine", "mine", 1), ("twin", "ideal", 2)):
+        preset("ideal").with_values({"name": name, "seed": seed}).to_toml(folder / "chips" / f"{file}.toml")
+    chosen = ["--preset", "ideal", "--out", "run"]
+    assert main(["train", *SMALL, *chosen, "--compare", "ideal,native,chips/mine.toml"]) == 0
+    assert list(RunFolder.open(folder / "run").spec.variants) == ["native", "mine", "ideal"]
+    assert main(["train", *SMALL, *chosen, "--force", "--compare", "chips/twin.toml"]) == 2
+    assert "two different chips are called 'ideal'" in capsys.readouterr().err
 
 
 def test_neither_out_nor_resume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,9 +19,9 @@ def own_network(
     name : str
         Import path, ``package.module:function``.
     classes : int
-        Number of classes; handed to the function as ``classes``.
+        Number of classes; the first argument of the function.
     image_shape : tuple of int
-        Shape of one sample as the data set gives it; handed to the function as ``image_shape``.
+        Shape of one sample as the data set gives it; the second argument of the function.
     sample : tuple of int
         Shape of one sample as the network gets it: channels last.
 
@@ -32,7 +32,7 @@ def own_network(
     ShapeError
         The network does not take such samples, or does not return a logit for each class.
     """
-    network = call_own("network", name, classes=classes, image_shape=image_shape)
+    network = call_own("network", name, classes, image_shape)
     if not isinstance(network, keras.Model):
         raise ConfigError(
             f"network: {name} returned a {type(network).__name__}; it must return a keras.Model"

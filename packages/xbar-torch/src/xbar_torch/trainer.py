@@ -254,7 +254,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         if name == "cuda" and "LOCAL_RANK" in os.environ:
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.empty(1, device=device)
+        float(torch.zeros(1, device=device))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device: {name!r} cannot be used here ({reason}); use 'cpu'") from error

@@ -13,12 +13,13 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from xbar_core._checks import nearest
 from xbar_core.cli._dry_run import show_dry_run
 from xbar_core.cli._files import check_folder
 from xbar_core.cli._options import Force
 from xbar_core.cli._terminal import say
 from xbar_core.cli._train_screen import TrainScreen, show_result
-from xbar_core.config import Chip, load_chip
+from xbar_core.config import Chip, load_chip, preset_names
 from xbar_core.errors import ConfigError, ConvergenceError
 from xbar_core.lab.data import DataSet, default_augmentation
 from xbar_core.lab.dry_run import dry_run as estimate
@@ -265,15 +266,40 @@ def _stop_asked(*, quiet: bool) -> Iterator[Callable[[], bool]]:
 
 
 def _chips(preset: str, changes: list[str], compare_with: str) -> dict[str, Chip | None]:
-    """Return the variants by name, native first, the chip in question last."""
+    """Return the variants by name: those to compare with as given, the chip in question last.
+
+    Native training in question comes first instead.
+    """
     chips: dict[str, Chip | None] = {}
-    for name in filter(None, (part.strip() for part in compare_with.split(","))):
-        chips[name] = None if name == NATIVE else load_chip(name)
-    if preset == NATIVE and not changes:
+    for given in filter(None, (part.strip() for part in compare_with.split(","))):
+        compared = _compared(given)
+        _add(chips, NATIVE if compared is None else compared.name, compared)
+    if preset == NATIVE:
+        if changes:
+            raise ConfigError(
+                f"set: {changes[0]!r}, but native training has no chip to change; name one with --preset"
+            )
         return {NATIVE: None} | {name: chips[name] for name in chips if name != NATIVE}
     chip = load_chip(preset, changes)
-    name = chip.name if not changes else f"{chip.name}-changed"
-    if name in chips and chips[name] != chip:
+    _add(chips, chip.name if not changes else f"{chip.name}-changed", chip)
+    return chips
+
+
+def _compared(given: str) -> Chip | None:
+    """Return a chip to compare with, None for native training."""
+    if given == NATIVE:
+        return None
+    if not Path(given).suffix and given not in preset_names():
+        known = (NATIVE, *preset_names())
+        raise ConfigError(
+            f"compare: unknown name {given!r}{nearest(given, known)}; use {', '.join(known)}, or a chip file "
+            "(.toml or .json)"
+        )
+    return load_chip(given)
+
+
+def _add(chips: dict[str, Chip | None], name: str, chip: Chip | None) -> None:
+    """Put a variant behind the others."""
+    if name in chips and chips.pop(name) != chip:
         raise ConfigError(f"preset: two different chips are called {name!r}; give one of them another name")
     chips[name] = chip
-    return chips

@@ -33,11 +33,17 @@ def import_callable(field: str, path: str) -> Callable[..., Any]:
     Raises
     ------
     ConfigError
-        The path has another form, its module cannot be imported, or it names nothing callable.
+        The path has another form, its module cannot be imported or is Python's own (a run folder of
+        somebody else could name ``os:system``), or it names nothing callable.
     """
     if not is_import_path(path):
         raise ConfigError(f"{field}: {path!r} is no import path; write package.module:function")
     module_name, _, name = path.partition(":")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise ConfigError(
+            f"{field}: {path!r} is in a module of Python itself; name a module of your own (one of the same "
+            "name needs another)"
+        )
     with _working_directory_importable():
         try:
             module = importlib.import_module(module_name)
@@ -53,7 +59,7 @@ def import_callable(field: str, path: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def call_own(field: str, path: str, *arguments: Any, **named: Any) -> Any:
+def call_own(field: str, path: str, *arguments: Any) -> Any:
     """Call the user's function at an import path and return what it returns.
 
     Parameters
@@ -62,7 +68,7 @@ def call_own(field: str, path: str, *arguments: Any, **named: Any) -> Any:
         What the path was given for; begins the text of every error.
     path : str
         Import path and name, with a colon between.
-    *arguments, **named
+    *arguments
         What the function is called with.
 
     Raises
@@ -73,14 +79,14 @@ def call_own(field: str, path: str, *arguments: Any, **named: Any) -> Any:
     function = import_callable(field, path)
     with _working_directory_importable():
         try:
-            return function(*arguments, **named)
+            return function(*arguments)
         except (ConfigError, ShapeError):
             raise
         except Exception as error:  # the user's own code may fail in any way
             given = [repr(value) if isinstance(value, str) else str(value) for value in arguments]
-            call = ", ".join([*given, *(f"{key}={value!r}" for key, value in named.items())])
             raise ConfigError(
-                f"{field}: {path}({call}) failed: {type(error).__name__}: {error}{_place(error, function)}"
+                f"{field}: {path}({', '.join(given)}) failed: {type(error).__name__}: {error}"
+                f"{_place(error, function)}"
             ) from error
 
 

@@ -14,6 +14,7 @@ from xbar_core.config import Chip, preset
 from xbar_core.lab.data import DataSet
 from xbar_core.lab.dry_run import dry_run
 from xbar_core.lab.trainer import Footprint, Recipe, Scores, Step
+from xbar_core.lab.training import Diverged
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(70, 3))
@@ -106,3 +107,18 @@ def test_numbers_are_printed_in_units_of_people() -> None:
     assert sizes == ["0 B", "812 B", "2 KiB", "4.77 MiB", "2.79e+03 GiB"]
     durations = [duration_text(s) for s in (0.5, 59.4, 61, 3599, 3661, 2e5)]
     assert durations == ["0.5 s", "59.4 s", "1 min 1 s", "59 min 59 s", "1 h 1 min", "2 d 7 h"]
+
+
+def test_steps_that_turn_to_nan_are_one_line() -> None:
+    """A rate that makes weights explode within the timed steps is said, with variant and step."""
+
+    class Exploding(Sleeper):
+        def step(self, x: Any, y: Any, rate: float) -> Step:
+            if len(self.took) == 2:
+                raise FloatingPointError("the loss is nan")
+            return super().step(x, y, rate)
+
+    with pytest.raises(
+        Diverged, match="^native turned to NaN or infinity in step 3 of the dry run: the loss"
+    ):
+        list(dry_run(lambda *given: Exploding(0.0), RECIPE, DATA, {"native": None}))  # type: ignore[arg-type,return-value]

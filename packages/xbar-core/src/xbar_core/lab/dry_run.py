@@ -19,7 +19,7 @@ from xbar_core.circuit.base import Interpolated
 from xbar_core.config import Chip
 from xbar_core.lab.data import Batches, DataSet, augmentation, evaluation_batches
 from xbar_core.lab.trainer import Factory, Footprint, Recipe
-from xbar_core.lab.training import EVALUATED
+from xbar_core.lab.training import EVALUATED, Diverged
 
 _STEPS = 3  # timed, after a first one that compiles and calibrates
 _MOST_STEPS = 12
@@ -96,6 +96,11 @@ def dry_run(
         What to train on.
     chips : mapping of str to Chip or None
         Variants by name; None is native training.
+
+    Raises
+    ------
+    Diverged
+        One of the few steps turned to NaN or infinity.
     """
     batches = Batches(data, recipe.batch, recipe.seed, augmentation(recipe.augment))
     for name, chip in chips.items():
@@ -104,7 +109,13 @@ def dry_run(
         times = []
         for number, (x, y) in enumerate(_repeated(batches, 1 + _timed_steps(chip))):
             start = time.perf_counter()
-            trainer.step(x, y, recipe.rate_at(0))
+            try:
+                trainer.step(x, y, recipe.rate_at(0))
+            except FloatingPointError as error:
+                raise Diverged(
+                    f"{name} turned to NaN or infinity in step {number + 1} of the dry run: {error}; "
+                    "lower the learning rate, or clip the gradient"
+                ) from error
             times.append(time.perf_counter() - start if number else 0.0)
         held = sum(array.nbytes for array in trainer.state().values())
         start = time.perf_counter()

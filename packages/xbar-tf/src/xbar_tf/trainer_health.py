@@ -10,9 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from xbar_core.engine import Request
-from xbar_core.engine.circuits import solve_arrays
-from xbar_core.engine.matrices import physical_arrays
+from xbar_core.engine.inspect_parts import relative_distortion, saturated_share
 from xbar_core.lab.trainer import Footprint, LayerHealth
 from xbar_tf._bridge import host, is_finite
 from xbar_tf._plan import children, own_weights, walk
@@ -40,47 +38,14 @@ def layer_health(network: keras.Model, x: tf.Tensor) -> list[LayerHealth]:
 
 def _health(crossbar: Crossbar, seen: list[Any]) -> LayerHealth:
     held = crossbar.present()
-    found, beyond, conversions = vectors(crossbar, seen, _VECTORS), 0, 0
-    if found is not None:
-        counts = count_clipped(crossbar, held, found)
-        beyond = counts.inputs + counts.currents
-        conversions = counts.of_inputs + counts.of_currents
-    change = [_distortion(request) for request in crossbar.solved(held, training=False).requests]
-    lost, whole = (sum(part[k] for part in change) for k in range(2))
+    found = vectors(crossbar, seen, _VECTORS)
+    state, weight, w_max = (host(each) for each in (crossbar.state, crossbar.weight(), crossbar.w_max))
     return LayerHealth(
         native_name(crossbar),
-        _saturated(crossbar),
-        beyond / max(conversions, 1),
-        float(np.sqrt(lost / whole)) if whole else 0.0,
+        saturated_share(crossbar.layout, state, weight, float(w_max)),
+        0.0 if found is None else count_clipped(crossbar, held, found).share,
+        relative_distortion(crossbar.solved(held, training=False).requests),
     )
-
-
-def _saturated(crossbar: Crossbar) -> float:
-    """Return the share of devices that can go no further.
-
-    A differential pair keeps one side at g_min, and slices are digits: there only g_max, or a weight at
-    an end of its range, is an end.
-    """
-    state, code = host(crossbar.state), crossbar.layout.code
-    if len(code.gains) > 2:
-        ends = np.abs(host(crossbar.weight())) >= float(host(crossbar.w_max)) * (1.0 - 1e-6)
-        return float(np.mean(ends))
-    ends = state >= 1.0
-    if code.kind != "differential":
-        ends = ends | (state <= 0.0)
-    return float(np.mean(ends))
-
-
-def _distortion(request: Request) -> tuple[float, float]:
-    """Return the sums of squares of what wires take away, and of the conductances."""
-    arrays = physical_arrays(request)
-    ((solved, _),) = solve_arrays([request.job(arrays, "forward")])
-    lost = whole = 0.0
-    for shape, ideal in arrays.items():
-        g, g_ni = (np.asarray(part, np.float64) for part in (ideal, solved[shape]))
-        lost += float(np.sum((g - g_ni) ** 2))
-        whole += float(np.sum(g**2))
-    return lost, whole
 
 
 def footprints(network: keras.Model) -> list[Footprint]:

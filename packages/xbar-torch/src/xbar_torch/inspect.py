@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xbar_core._arrays import to_numpy
 from xbar_core._checks import check_integer
-from xbar_core.engine import Clipped, Layout, Request, Stage, clipped, stage_report
-from xbar_core.engine.circuits import solve_arrays
-from xbar_core.engine.matrices import physical_arrays, tile_blocks
+from xbar_core.engine import Clipped, Stage
+from xbar_core.engine.inspect_parts import clipped_parts, distortion, evenly, stage_report_parts
 from xbar_core.errors import ConfigError
 from xbar_core.lab.inspection import STAGES, Inspection, LayerInspection
 from xbar_torch._bridge import analog
@@ -24,8 +23,6 @@ from xbar_torch.host import crossbars_of
 from xbar_torch.patches import unfold
 
 __all__ = ["STAGES", "Inspection", "LayerInspection", "inspect"]
-
-Values = NDArray[np.float64]
 
 
 def inspect(
@@ -128,8 +125,7 @@ def _vectors(crossbar: Crossbar, seen: list[Tensor], samples: int) -> Tensor | N
     if not rows:
         return None
     found = torch.cat(rows).to(crossbar.state.dtype)
-    at = torch.linspace(0, len(found) - 1, min(samples, len(found)), dtype=torch.float64)
-    return found[at.round().long().to(found.device)].contiguous()
+    return found[torch.from_numpy(evenly(len(found), samples)).to(found.device)].contiguous()
 
 
 def _inspect(name: str, crossbar: Crossbar, wanted: Tensor, x: Tensor | None) -> LayerInspection:
@@ -138,7 +134,7 @@ def _inspect(name: str, crossbar: Crossbar, wanted: Tensor, x: Tensor | None) ->
     outputs = sum(layout.outputs for layout in layouts)
     with analog(crossbar.state.device):
         crossbar.matrices()
-        distortion = [_distortion(request) for request in crossbar.asked]
+        lost = distortion(crossbar.asked)
         counts, stages = (None, ()) if x is None else _read(crossbar, wanted, x)
         held = crossbar.conductances()
     return LayerInspection(
@@ -146,57 +142,40 @@ def _inspect(name: str, crossbar: Crossbar, wanted: Tensor, x: Tensor | None) ->
         (inputs, outputs),
         sum(layout.arrays for layout in layouts),
         float(np.mean([layout.tiling.utilisation for layout in layouts])),
-        _host(held).ravel(),
-        np.concatenate(distortion),
+        to_numpy(held).astype(np.float64).ravel(),
+        lost,
         counts,
         stages,
     )
 
 
-def _distortion(request: Request) -> Values:
-    """Return what the circuit takes away of every conducting cell that holds a weight."""
-    layout: Layout = request.layout
-    arrays = physical_arrays(request)
-    ((solved, _),) = solve_arrays([request.job(arrays, "forward")])
-    found = []
-    pairs = zip(tile_blocks(layout, arrays, "forward"), tile_blocks(layout, solved, "forward"), strict=True)
-    for (tile, ideal), (_, actual) in pairs:
-        cols = tile.shape[1]
-        g, g_ni = (_host(block[..., :cols]).ravel() for block in (ideal, actual))
-        found.append(1.0 - g_ni[g > 0] / g[g > 0])
-    return np.concatenate(found)
+def clipped_by(crossbar: Crossbar, x: Tensor) -> Clipped:
+    """Return how many conversions of a forward read of x are beyond full scale, over all array sets."""
+    return clipped_parts(
+        crossbar.layouts,
+        crossbar.matrices(),
+        [crossbar.buffers(part) for part in range(crossbar.parts)],
+        crossbar.ranges,
+        _shares(x, crossbar),
+        crossbar.call(x.shape[0]),
+    )
 
 
 def _read(crossbar: Crossbar, wanted: Tensor, x: Tensor) -> tuple[Clipped, tuple[Stage, ...]]:
     """Return the saturated conversions and the stages of a forward read, over all array sets."""
-    call = crossbar.call(x.shape[0])
-    counts, signal = np.zeros(4, np.int64), 0.0
-    noise, added = np.zeros(len(STAGES)), np.zeros(len(STAGES))
-    for part, (layout, state, each) in enumerate(
-        zip(
-            crossbar.layouts,
-            crossbar.states(crossbar.state.detach()),
-            x.chunk(crossbar.parts, -1),
-            strict=True,
-        )
-    ):
-        buffers, weight = crossbar.buffers(part), wanted[:, crossbar.columns(part)].contiguous()
-        matrices, numbers = crossbar.matrices()[part], each.contiguous()
-        counts += clipped(layout, layout.forward, matrices, buffers, crossbar.ranges, numbers, call)
-        report = stage_report(
-            layout, weight, state, buffers, numbers, ranges=crossbar.ranges, time=crossbar.time, call=call
-        )
-        power = float((numbers @ weight).double().square().sum())
-        signal += power
-        noise += [power * 10.0 ** (-stage.snr_db / 10.0) if power else 0.0 for stage in report]
-        added += [power * stage.error**2 for stage in report]
-    stages = []
-    for name, remaining, more in zip(STAGES, noise, added, strict=True):
-        ratio = 10.0 * np.log10(signal / remaining) if signal and remaining else float("inf")
-        stages.append(Stage(name, float(ratio), float(np.sqrt(more / signal)) if signal else 0.0))
-    return Clipped(*(int(count) for count in counts)), tuple(stages)
+    stages = stage_report_parts(
+        crossbar.layouts,
+        _shares(wanted, crossbar),
+        crossbar.states(crossbar.state.detach()),
+        [crossbar.buffers(part) for part in range(crossbar.parts)],
+        _shares(x, crossbar),
+        ranges=crossbar.ranges,
+        time=crossbar.time,
+        call=crossbar.call(x.shape[0]),
+    )
+    return clipped_by(crossbar, x), stages
 
 
-def _host(values: Any) -> Values:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    return array.astype(np.float64)
+def _shares(values: Tensor, crossbar: Crossbar) -> list[Tensor]:
+    """Return the columns of every array set."""
+    return [part.contiguous() for part in values.chunk(crossbar.parts, -1)]

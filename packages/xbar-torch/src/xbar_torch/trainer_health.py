@@ -7,19 +7,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xbar_core._arrays import to_numpy
-from xbar_core.engine import Request, clipped
-from xbar_core.engine.circuits import solve_arrays
-from xbar_core.engine.matrices import physical_arrays
+from xbar_core.engine.inspect_parts import relative_distortion, saturated_share
 from xbar_core.lab.trainer import Footprint, LayerHealth
 from xbar_torch._bridge import analog, is_finite
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.host import CrossbarModule, crossbars_of
-from xbar_torch.inspect import _inputs_of, _vectors
+from xbar_torch.inspect import _inputs_of, _vectors, clipped_by
 
 _VECTORS = 256  # input vectors of a layer that health looks at
 
@@ -63,60 +59,16 @@ def layer_health(network: nn.Module, x: Tensor) -> list[LayerHealth]:
 
 def _health(name: str, crossbar: Crossbar, seen: list[Tensor]) -> LayerHealth:
     with analog(crossbar.state.device):
-        matrices = crossbar.matrices()
         vectors = _vectors(crossbar, seen, _VECTORS)
-        beyond = conversions = 0
-        if vectors is not None:
-            call = crossbar.call(vectors.shape[0])
-            for part, (layout, numbers) in enumerate(
-                zip(crossbar.layouts, vectors.chunk(crossbar.parts, -1), strict=True)
-            ):
-                found = clipped(
-                    layout,
-                    layout.forward,
-                    matrices[part],
-                    crossbar.buffers(part),
-                    crossbar.ranges,
-                    numbers.contiguous(),
-                    call,
-                )
-                beyond += found.inputs + found.currents
-                conversions += found.of_inputs + found.of_currents
-        change = [_distortion(request) for request in crossbar.asked]
-    lost, whole = (sum(part[k] for part in change) for k in range(2))
-    return LayerHealth(
-        native_name(name),
-        _saturated(crossbar),
-        beyond / max(conversions, 1),
-        float(np.sqrt(lost / whole)) if whole else 0.0,
-    )
-
-
-def _saturated(crossbar: Crossbar) -> float:
-    """Return the share of devices that can go no further.
-
-    A differential pair keeps one side at g_min, and slices are digits: there only g_max, or a weight at
-    an end of its range, is an end.
-    """
-    state, code = crossbar.state.detach(), crossbar.layout.code
-    if len(code.gains) > 2:
-        return float((crossbar.weight().detach().abs() >= crossbar.w_max * (1.0 - 1e-6)).double().mean())
-    ends = state >= 1.0
-    if code.kind != "differential":
-        ends = ends | (state <= 0.0)
-    return float(ends.double().mean())
-
-
-def _distortion(request: Request) -> tuple[float, float]:
-    """Return the sums of squares of what wires take away, and of the conductances."""
-    arrays = physical_arrays(request)
-    ((solved, _),) = solve_arrays([request.job(arrays, "forward")])
-    lost = whole = 0.0
-    for shape, ideal in arrays.items():
-        g, g_ni = (np.asarray(to_numpy(part), np.float64) for part in (ideal, solved[shape]))
-        lost += float(np.sum((g - g_ni) ** 2))
-        whole += float(np.sum(g**2))
-    return lost, whole
+        found = None if vectors is None else clipped_by(crossbar, vectors)
+        crossbar.matrices()
+        state, weight = crossbar.state.detach(), crossbar.weight().detach()
+        return LayerHealth(
+            native_name(name),
+            saturated_share(crossbar.layout, state, weight, float(crossbar.w_max)),
+            0.0 if found is None else found.share,
+            relative_distortion(crossbar.asked),
+        )
 
 
 def footprints(network: nn.Module) -> list[Footprint]:

@@ -118,6 +118,11 @@ class Clipped(NamedTuple):
     of_inputs: int
     of_currents: int
 
+    @property
+    def share(self) -> float:
+        """Share of all conversions, of inputs and of currents together, that saturate."""
+        return (self.inputs + self.currents) / max(self.of_inputs + self.of_currents, 1)
+
 
 def clipped(
     layout: Layout,

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from xbar_core.config import preset
+from xbar_core.engine.calibration import LayerStatistics
 from xbar_core.errors import ConfigError
-from xbar_torch.calibration import LayerStatistics, calibrate, native_statistics
+from xbar_torch.calibration import calibrate, native_statistics
 from xbar_torch.host import crossbars_of
 from xbar_torch.linear import XbarLinear
 from xbar_torch.optim import PulseSGD

@@ -11,8 +11,8 @@ from torch import nn
 
 from xbar_core.config import Chip, preset
 from xbar_core.engine import Call, pulse_update, update
+from xbar_core.engine.calibration import LayerStatistics
 from xbar_core.errors import ConfigError
-from xbar_torch.calibration import LayerStatistics
 from xbar_torch.host import crossbars_of
 from xbar_torch.linear import XbarLinear
 from xbar_torch.optim import PulseSGD

@@ -5,37 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from xbar_core._checks import check_integer, nearest
-from xbar_core.config.ranges import AnyRange, TrackedRange
 from xbar_core.engine import Ranges
+from xbar_core.engine.calibration import LayerStatistics, frozen, unlearned
+from xbar_core.engine.call import Counters
 from xbar_core.errors import ConfigError
-from xbar_core.periphery.ranges import RangeState
 from xbar_tf._bridge import assign, host
-from xbar_tf.crossbar import COUNTERS, Crossbar
+from xbar_tf.crossbar import Crossbar
 from xbar_tf.host import CrossbarLayer, crossbars_of
 
 Loss = Callable[[Any, Any], tf.Tensor]
-
-
-class LayerStatistics(NamedTuple):
-    """Maxima of one weight over native training.
-
-    Attributes
-    ----------
-    w_max : float
-        Largest magnitude that a weight had, weight units.
-    dw_max : float
-        Largest magnitude of a weight's change in one step, learning rate included, weight units.
-    """
-
-    w_max: float
-    dw_max: float
 
 
 def native_statistics(
@@ -173,7 +158,7 @@ def calibrate(
     kept = {name: (c.ranges, host(c.variables["counters"]).copy()) for name, c in crossbars.items()}
     try:
         for crossbar in crossbars.values():
-            _set(crossbar, _each(crossbar, lambda rule, held: RangeState() if _tracked(rule) else held))
+            _set(crossbar, unlearned(crossbar.layout, crossbar.ranges))
         batches = 0
         with learning(model):
             for batch in data:
@@ -230,33 +215,12 @@ def _observe(model: keras.Model, batch: Any, loss: Loss | None) -> None:
     tape.gradient(value, [v.value for v in model.trainable_variables])
 
 
-def _tracked(rule: AnyRange) -> bool:
-    return isinstance(rule, TrackedRange)
-
-
 def _set(crossbar: Crossbar, ranges: Ranges) -> None:
     assign(crossbar.variables["ranges"], ranges.to_array())
 
 
-def _each(crossbar: Crossbar, change: Callable[[AnyRange, RangeState], RangeState]) -> Ranges:
-    """Return the ranges of a crossbar weight, each changed by its rule."""
-    found = {}
-    for plan in (crossbar.layout.forward, crossbar.layout.backward):
-        for name, rule in ((plan.input_range, plan.input_rule), (plan.current_range, plan.current_rule)):
-            found[name] = change(rule, getattr(crossbar.ranges, name))
-    return Ranges(**found)
-
-
 def _freeze(crossbar: Crossbar) -> None:
-    """Count as many batches and epochs as the rules ask for, for ranges that have learned anything."""
-    counters = host(crossbar.variables["counters"]).copy()
-    at = COUNTERS.index("epochs")
-
-    def enough(rule: AnyRange, held: RangeState) -> RangeState:
-        if not isinstance(rule, TrackedRange) or held.batches == 0:
-            return held
-        counters[at] = max(counters[at], rule.epochs or 0)
-        return held._replace(batches=max(held.batches, rule.batches or 0))
-
-    _set(crossbar, _each(crossbar, enough))
-    assign(crossbar.variables["counters"], counters)
+    counters = Counters.from_array(host(crossbar.variables["counters"]))
+    ranges, counters.epochs = frozen(crossbar.layout, crossbar.ranges, counters.epochs)
+    _set(crossbar, ranges)
+    assign(crossbar.variables["counters"], counters.to_array())

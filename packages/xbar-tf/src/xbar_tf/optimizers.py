@@ -12,37 +12,24 @@ the chip's ``backward.mode = "exact"``); a constraint of the states puts them ba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from xbar_core._checks import check_choice, check_number
-from xbar_core.config.update import NativeScale
+from xbar_core.engine.calibration import LayerStatistics, Scale, native_scale
+from xbar_core.engine.update import WriteCounts
 from xbar_core.errors import ConfigError
 from xbar_tf._bridge import Array, host_call, is_finite
-from xbar_tf.calibration import LayerStatistics, statistics_of
+from xbar_tf.calibration import statistics_of
 from xbar_tf.crossbar import Crossbar
 from xbar_tf.group import link
 from xbar_tf.pulses import write_pulses
 
 RULES = ("keras", "torch")
-
-
-class WriteCounts(NamedTuple):
-    """What happened to the devices of one crossbar weight in a step.
-
-    Attributes
-    ----------
-    saturated : int
-        Devices that were asked to go beyond an end of their range.
-    refreshed : int
-        Pairs reset because one side was full (``update.pair = "one_sided"``).
-    """
-
-    saturated: int
-    refreshed: int
 
 
 @keras.saving.register_keras_serializable(package="xbar_tf")
@@ -303,15 +290,8 @@ class PulseSGD(keras.optimizers.Optimizer):
         return {**config, **mine, "statistics": statistics}
 
 
-class _Scale(NamedTuple):
-    """Native maxima of one crossbar weight, weight units; None where the mapping's range is used."""
-
-    w_max: float | None = None
-    dw_max: float | None = None
-
-
 def _written(
-    crossbar: Crossbar, scale: _Scale, step: Array, rate: float, arrays: Sequence[Array]
+    crossbar: Crossbar, scale: Scale, step: Array, rate: float, arrays: Sequence[Array]
 ) -> list[Array]:
     """Return what a step makes of a crossbar weight, as `Crossbar.write_specs` names it."""
     if not crossbar.chip.update.pulsed:
@@ -321,20 +301,7 @@ def _written(
     return crossbar.joined(write_pulses(crossbar, step, held, rate, scale.w_max, scale.dw_max))
 
 
-def _native_scale(crossbar: Crossbar, statistics: Mapping[str, LayerStatistics]) -> _Scale:
+def _native_scale(crossbar: Crossbar, statistics: Mapping[str, LayerStatistics]) -> Scale:
     """Return the scales of a weight: those of its chip, else those of native training."""
-    rule = crossbar.chip.update.scale
-    if not isinstance(rule, NativeScale):
-        return _Scale()
-    if rule.w_max is not None and (rule.dw_max is not None or not crossbar.chip.update.pulsed):
-        return _Scale(rule.w_max, rule.dw_max)
-    if not statistics:
-        raise ConfigError(
-            f"update.scale: rule = 'native' without values ({crossbar.state.path}); give update.scale.w_max "
-            "and dw_max, or PulseSGD(..., statistics=native_statistics(native_model, ...))"
-        )
-    found = statistics_of(crossbar, statistics)
-    return _Scale(
-        found.w_max if rule.w_max is None else rule.w_max,
-        found.dw_max if rule.dw_max is None else rule.dw_max,
-    )
+    find = partial(statistics_of, crossbar, statistics) if statistics else None
+    return native_scale(crossbar.chip, str(crossbar.state.path), find)

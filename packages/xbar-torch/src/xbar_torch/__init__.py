@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from xbar_core.engine.calibration import LayerStatistics
 from xbar_core.engine.call import Counters
-from xbar_torch.calibration import LayerStatistics, calibrate, native_statistics
+from xbar_core.engine.update import WriteCounts
+from xbar_torch.calibration import calibrate, native_statistics
 from xbar_torch.conv import XbarConv1d, XbarConv2d, XbarConv3d
 from xbar_torch.convert import conversion_report, convert, to_native
 from xbar_torch.crossbar import Crossbar
@@ -12,7 +14,7 @@ from xbar_torch.group import MatrixGroup, link
 from xbar_torch.host import CrossbarModule, crossbars_of, finish_epoch
 from xbar_torch.inspect import Inspection, LayerInspection, inspect
 from xbar_torch.linear import XbarLinear
-from xbar_torch.optim import PulseSGD, WriteCounts
+from xbar_torch.optim import PulseSGD
 from xbar_torch.recurrent import XbarGRU, XbarLSTM, XbarRNN
 from xbar_torch.report import ConversionReport, ModuleReport
 

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from xbar_core._checks import check_integer
-from xbar_core.config.ranges import AnyRange, TrackedRange
 from xbar_core.engine import Ranges
+from xbar_core.engine.calibration import LayerStatistics, frozen, unlearned
 from xbar_core.errors import ConfigError
-from xbar_core.periphery.ranges import RangeState
-from xbar_torch.crossbar import Crossbar
 from xbar_torch.host import CrossbarModule, crossbars_of
-
-
-class LayerStatistics(NamedTuple):
-    """Maxima of one weight over native training.
-
-    Attributes
-    ----------
-    w_max : float
-        Largest magnitude that a weight had, weight units.
-    dw_max : float
-        Largest magnitude of a weight's change in one step, learning rate included, weight units.
-    """
-
-    w_max: float
-    dw_max: float
 
 
 def native_statistics(
@@ -145,7 +128,7 @@ def calibrate(
         for module in model.modules():
             module.training = isinstance(module, CrossbarModule)
         for crossbar in crossbars.values():
-            crossbar.ranges = _each(crossbar, lambda rule, held: RangeState() if _tracked(rule) else held)
+            crossbar.ranges = unlearned(crossbar.layout, crossbar.ranges)
         batches = 0
         for batch in loader:
             _observe(model, batch, loss)
@@ -164,7 +147,8 @@ def calibrate(
             module.training = mode
     if freeze:
         for crossbar in crossbars.values():
-            _freeze(crossbar)
+            found, epochs = frozen(crossbar.layout, crossbar.ranges, crossbar.counters.epochs)
+            crossbar.ranges, crossbar.counters.epochs = found, epochs
     return {name: crossbar.ranges for name, crossbar in crossbars.items()}
 
 
@@ -179,31 +163,3 @@ def _observe(model: nn.Module, batch: Any, loss: Callable[[Tensor, Any], Tensor]
     with torch.enable_grad():
         parameters = [p for p in model.parameters() if p.requires_grad]
         torch.autograd.grad(loss(model(inputs), batch[1]), parameters, allow_unused=True)
-
-
-def _tracked(rule: AnyRange) -> bool:
-    return isinstance(rule, TrackedRange)
-
-
-def _each(crossbar: Crossbar, change: Callable[[AnyRange, RangeState], RangeState]) -> Ranges:
-    """Return the ranges of a crossbar weight, each changed by its rule."""
-    found = {}
-    for plan in (crossbar.layout.forward, crossbar.layout.backward):
-        for name, rule in ((plan.input_range, plan.input_rule), (plan.current_range, plan.current_rule)):
-            found[name] = change(rule, getattr(crossbar.ranges, name))
-    return Ranges(**found)
-
-
-def _freeze(crossbar: Crossbar) -> None:
-    """Count as many batches and epochs as the rules ask for, for ranges that have learned anything."""
-    epochs = crossbar.counters.epochs
-
-    def enough(rule: AnyRange, held: RangeState) -> RangeState:
-        nonlocal epochs
-        if not isinstance(rule, TrackedRange) or held.batches == 0:
-            return held
-        epochs = max(epochs, rule.epochs or 0)
-        return held._replace(batches=max(held.batches, rule.batches or 0))
-
-    crossbar.ranges = _each(crossbar, enough)
-    crossbar.counters.epochs = epochs

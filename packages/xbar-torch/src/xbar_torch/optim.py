@@ -12,7 +12,7 @@ the chip's ``backward.mode = "exact"``); the next training forward puts states b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,29 +20,14 @@ from torch.optim.optimizer import Optimizer
 from torch.optim.sgd import sgd
 
 from xbar_core._checks import check_number, nearest
-from xbar_core.config.update import NativeScale
+from xbar_core.engine.calibration import LayerStatistics, Scale, native_scale
+from xbar_core.engine.update import WriteCounts
 from xbar_core.errors import ConfigError
 from xbar_torch._bridge import analog, is_finite
-from xbar_torch.calibration import LayerStatistics
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.group import link
 from xbar_torch.host import crossbars_of
 from xbar_torch.pulses import write_pulses
-
-
-class WriteCounts(NamedTuple):
-    """What happened to the devices of one crossbar weight in a step.
-
-    Attributes
-    ----------
-    saturated : int
-        Devices that were asked to go beyond an end of their range.
-    refreshed : int
-        Pairs reset because one side was full (``update.pair = "one_sided"``).
-    """
-
-    saturated: int
-    refreshed: int
 
 
 class PulseSGD(Optimizer):
@@ -286,31 +271,15 @@ class PulseSGD(Optimizer):
         return cast(Tensor, total)
 
 
-class _Scale(NamedTuple):
-    """Native maxima of one crossbar weight, weight units; None where the mapping's range is used."""
-
-    w_max: float | None = None
-    dw_max: float | None = None
-
-
-def _native_scale(crossbar: Crossbar, name: str, statistics: Mapping[str, LayerStatistics] | None) -> _Scale:
+def _native_scale(crossbar: Crossbar, name: str, statistics: Mapping[str, LayerStatistics] | None) -> Scale:
     """Return the scales of a weight: those of its chip, else those of native training."""
-    rule = crossbar.chip.update.scale
-    if not isinstance(rule, NativeScale):
-        return _Scale()
-    if rule.w_max is not None and (rule.dw_max is not None or not crossbar.chip.update.pulsed):
-        return _Scale(rule.w_max, rule.dw_max)
-    if statistics is None:
-        raise ConfigError(
-            f"update.scale: rule = 'native' without values ({name}); give update.scale.w_max and dw_max, or "
-            "PulseSGD(..., statistics=native_statistics(native_model, ...))"
-        )
-    prefix, _, last = name.rpartition(".")
-    native = ".".join(part for part in (prefix, last.replace("state", "weight", 1)) if part)
-    if native not in statistics:
-        raise ConfigError(f"statistics: none for {native!r}{nearest(native, statistics)}; collect them anew")
-    found = statistics[native]
-    return _Scale(
-        found.w_max if rule.w_max is None else rule.w_max,
-        found.dw_max if rule.dw_max is None else rule.dw_max,
-    )
+
+    def find() -> LayerStatistics:
+        prefix, _, last = name.rpartition(".")
+        native = ".".join(part for part in (prefix, last.replace("state", "weight", 1)) if part)
+        if statistics is None or native not in statistics:
+            near = nearest(native, statistics or {})
+            raise ConfigError(f"statistics: none for {native!r}{near}; collect them anew")
+        return statistics[native]
+
+    return native_scale(crossbar.chip, name, None if statistics is None else find)

@@ -164,6 +164,21 @@ def _round(layout: Layout, state: Any, count: int, write: int) -> Any:
     return mapping.snap_states(levels, state, uniform)
 
 
+class WriteCounts(NamedTuple):
+    """What happened to the devices of one crossbar weight in a step.
+
+    Attributes
+    ----------
+    saturated : int
+        Devices that were asked to go beyond an end of their range.
+    refreshed : int
+        Pairs reset because one side was full (``update.pair = "one_sided"``).
+    """
+
+    saturated: int
+    refreshed: int
+
+
 def pulse_update(
     layout: Layout,
     state: Any,

@@ -6,6 +6,7 @@ import errno
 import gc
 import itertools
 import json
+import shutil
 import struct
 import tracemalloc
 import weakref
@@ -365,9 +366,29 @@ def test_folder_without_a_run(tmp_path: Path, content: str | None) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["data", "processes", "versions", "machine", "recipe", "variants"])
+def test_run_file_that_lacks_something(tmp_path: Path, name: str) -> None:
+    """Whatever is missing in run.json is named in one line."""
+    run(replace(SPEC, recipe=replace(RECIPE, epochs=1)), tmp_path)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    del facts[name]
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ConfigError, match=f"is damaged .*{name}"):
+        resume(tmp_path)
+
+
+def test_removed_variant_is_trained_anew(tmp_path: Path) -> None:
+    """Whoever removes a variant's folder and resumes gets it again, bit by bit."""
+    run(SPEC, tmp_path)
+    before = results(tmp_path)
+    shutil.rmtree(tmp_path / "txsim")
+    resume(tmp_path)
+    assert results(tmp_path) == before
+
+
 def test_unknown_variant_and_missing_checkpoint(tmp_path: Path) -> None:
     """Names that are not in a run are answered with the nearest one; no checkpoint yet is said."""
-    folder = RunFolder.create(tmp_path, SPEC)
+    folder = RunFolder.create(tmp_path, SPEC, more={"data": {}, "processes": 1})
     with pytest.raises(ConfigError, match="did you mean 'txsim'"):
         folder.checkpoint("txsin")
     for which in ("best", "last"):

@@ -120,7 +120,7 @@ class Slots:
     Parameters
     ----------
     folder : Path
-        It must exist.
+        Made by `reserve` if absent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -135,6 +135,7 @@ class Slots:
         OSError
             The disk has no room for them.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._size = len(encode(state, facts)) + room
         needed = _FILES - sum((self.folder / name).exists() for name in (LAST, PREVIOUS, BEST))
         for path in list(self._spares())[needed:]:

@@ -93,6 +93,8 @@ class RunFolder:
                 raise ConfigError(
                     f"{file}: has format {facts['format']}, this program knows {FORMAT}; update xbar-core"
                 )
+            for name in ("data", "processes", "versions", "machine"):
+                facts[name]
             return cls(path, RunSpec.from_dict(facts), facts)
         except FileNotFoundError:
             where = "does not exist" if not path.exists() else f"has no {RUN}"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
 
-from xbar_core._checks import nearest
 from xbar_core.config import Chip
-from xbar_core.errors import ConfigError
+from xbar_core.lab.planning import Planned, choose, on_crossbars_already
 from xbar_tf.native import on_crossbars, twins, weight_names
 
-FIRST, LAST = "<first>", "<last>"
 _NORMALISATION = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
@@ -26,33 +23,15 @@ _HALF = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass
-class Entry:
+class Entry(Planned):
     """One layer of the model and what becomes of it.
 
     Attributes
     ----------
-    layer : Layer
-        The native layer.
-    names : list of str
-        All its names in the model.
-    twin : type or None
-        Its layer on crossbars, None where there is none.
-    chip : Chip or None
-        Its chip; None where it stays digital.
-    note : str
-        Why it stays digital.
-    signed_input : bool
-        Whether its inputs can be negative.
     key : str
         What keys the draws of the layer: torch's name of the same layer where the names agree.
     """
 
-    layer: Any
-    names: list[str]
-    twin: Any = None
-    chip: Any = None
-    note: str = ""
-    signed_input: bool = True
     key: str = "model"
     weight_names: tuple[str, ...] = field(init=False)
 
@@ -61,19 +40,9 @@ class Entry:
         self.weight_names = tuple(f"{self.name}/{name}" if self.name else name for name in own)
 
     @property
-    def name(self) -> str:
-        """The first name."""
-        return self.names[0]
-
-    @property
-    def on_chip(self) -> bool:
-        """Whether it goes on crossbars."""
-        return self.twin is not None and self.chip is not None
-
-    @property
     def listed(self) -> bool:
         """Whether a report lists it: containers without weights of their own are not listed."""
-        return self.on_chip or not children(self.layer) or bool(own_weights(self.layer))
+        return self.on_chip or not children(self.native) or bool(own_weights(self.native))
 
 
 def own_weights(layer: Any) -> list[Any]:
@@ -182,10 +151,7 @@ def plan(
     entries: dict[int, Entry] = {}
     for (name, layer), (key, _) in zip(walk(model), walk(model, counted=True), strict=True):
         if on_crossbars(layer):
-            raise ConfigError(
-                f"model: layer {name or 'model'!r} ({type(layer).__name__}) is on crossbars already; "
-                "convert the native model, or to_native(model)"
-            )
+            raise on_crossbars_already(name, layer)
         if id(layer) in entries:
             entries[id(layer)].names.append(name)
             continue
@@ -194,14 +160,7 @@ def plan(
             layer, [name], twin, None if twin is None else chip, note, key=key or "model"
         )
     listed = list(entries.values())
-    for pattern, choice in overrides.items():
-        for entry in _matched("overrides", pattern, listed, explicit=choice is not None):
-            entry.chip = choice
-            if entry.twin is not None:
-                entry.note = "" if choice is not None else f"kept digital by {pattern!r}"
-    for pattern in unsigned:
-        for entry in _matched("unsigned", pattern, listed, explicit=True):
-            entry.signed_input = False
+    choose(listed, overrides, unsigned)
     return listed
 
 
@@ -232,38 +191,3 @@ def _why_digital(layer: Any) -> str:
     if children(layer):
         return "weights of a container"
     return "no crossbar twin for this type"
-
-
-def _ancestors(name: str) -> Iterator[str]:
-    """Yield a name and the names of all layers that it is in, but the model's."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
-
-
-def _matched(field_name: str, pattern: str, entries: list[Entry], *, explicit: bool) -> list[Entry]:
-    """Return the entries that a pattern matches, itself or by a layer that they are in."""
-    able = [entry for entry in entries if entry.twin is not None]
-    if pattern in (FIRST, LAST):
-        if not able:
-            raise ConfigError(f"{field_name}: {pattern!r} finds no layer that can go on crossbars")
-        return [able[0 if pattern == FIRST else -1]]
-    found = [
-        entry
-        for entry in entries
-        if any(fnmatchcase(name, pattern) for each in entry.names for name in (each, *_ancestors(each)))
-    ]
-    if not found:
-        names = [name for entry in entries for name in entry.names if name]
-        raise ConfigError(
-            f"{field_name}: pattern {pattern!r} matches no layer of the model{nearest(pattern, names)}; "
-            "use names of its layers, with wildcards * and ?"
-        )
-    literal = not any(character in pattern for character in "*?[")
-    if explicit and literal and not any(entry.twin is not None for entry in found):
-        first = found[0]
-        raise ConfigError(
-            f"{field_name}: {pattern!r} ({type(first.layer).__name__}) cannot go on crossbars: "
-            f"{first.note or 'nothing in it can'}; leave it out"
-        )
-    return found

@@ -97,7 +97,7 @@ def convert(
     }
     entries = plan(model, default, chips, tuple(unsigned))
     ranges = _ranges(entries, dict(w_max or {}))
-    planned = {id(entry.layer): entry for entry in entries if entry.on_chip}
+    planned = {id(entry.native): entry for entry in entries if entry.on_chip}
     made: dict[int, Any] = {}
 
     def twin_of(layer: Any) -> Any:
@@ -366,12 +366,12 @@ def _swap_items(value: Any, replaced: Mapping[int, Any]) -> None:
 
 
 def _described(entry: Entry, made: Mapping[int, Any]) -> ModuleReport:
-    native = type(entry.layer).__name__
+    native = type(entry.native).__name__
     if not entry.on_chip:
-        own = entry.layer.weights if not children(entry.layer) else own_weights(entry.layer)
+        own = entry.native.weights if not children(entry.native) else own_weights(entry.native)
         count = sum(int(np.prod(weight.shape)) for weight in own)
         return ModuleReport(entry.name, native, None, None, count, 0, 0.0, entry.note)
-    twin = made[id(entry.layer)]
+    twin = made[id(entry.native)]
     layouts = [layout for crossbar in twin.crossbars.values() for layout in crossbar.layouts]
     weights = sum(layout.inputs * layout.outputs for layout in layouts)
     cells = sum(len(x.tiling.tiles) * x.tiling.rows * x.tiling.cols for x in layouts)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from xbar_core._checks import nearest
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
+from xbar_core.lab.planning import Planned, choose, on_crossbars_already
 from xbar_torch.attention import XbarMultiheadAttention
 from xbar_torch.conv import XbarConv1d, XbarConv2d, XbarConv3d
 from xbar_torch.host import CrossbarModule
@@ -21,7 +20,6 @@ from xbar_torch.linear import XbarLinear
 from xbar_torch.recurrent import XbarGRU, XbarLSTM, XbarRNN
 from xbar_torch.tied import XbarTiedLinear
 
-FIRST, LAST = "<first>", "<last>"
 _NORMALISATION = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
@@ -46,50 +44,27 @@ def twins() -> dict[type[nn.Module], Any]:
 
 
 @dataclass
-class Entry:
+class Entry(Planned):
     """One module of the model and what becomes of it.
 
     Attributes
     ----------
-    module : Module
-        The native module.
-    names : list of str
-        All its names in the model.
-    twin : type or None
-        Its layer on crossbars, None where there is none.
-    chip : Chip or None
-        Its chip; None where it stays digital.
-    note : str
-        Why it stays digital, or what it is tied to.
     whole : bool
         Its submodules are part of it and have no entries.
-    signed_input : bool
-        Whether its inputs can be negative.
     tied_to : Module or None
         The native module whose crossbar it shares.
     same_call : bool
         The other module does exactly the same, so that one layer serves in both places.
     """
 
-    module: nn.Module
-    names: list[str]
-    twin: Any = None
-    chip: Any = None
-    note: str = ""
     whole: bool = False
-    signed_input: bool = True
     tied_to: nn.Module | None = None
     same_call: bool = False
     own_weight_names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.module.named_parameters()] if self.twin is not None else []
+        names = [name for name, _ in self.native.named_parameters()] if self.twin is not None else []
         self.own_weight_names = tuple(name for name in names if "weight" in name)
-
-    @property
-    def name(self) -> str:
-        """The first name."""
-        return self.names[0]
 
     @property
     def key(self) -> str:
@@ -103,11 +78,6 @@ class Entry:
         return tuple(prefix + own for own in self.own_weight_names)
 
     @property
-    def on_chip(self) -> bool:
-        """Whether it goes on crossbars."""
-        return self.twin is not None and self.chip is not None
-
-    @property
     def builds(self) -> bool:
         """Whether it gets crossbars of its own."""
         return self.on_chip and self.tied_to is None
@@ -115,7 +85,7 @@ class Entry:
     @property
     def listed(self) -> bool:
         """Whether a report lists it: containers without parameters of their own are not listed."""
-        return self.on_chip or not self.module._modules or bool(self.module._parameters)
+        return self.on_chip or not self.native._modules or bool(self.native._parameters)
 
 
 def on_crossbars(module: nn.Module) -> bool:
@@ -143,25 +113,15 @@ def plan(
     entries: dict[int, Entry] = {}
     for name, module in _walk(model, "", known):
         if on_crossbars(module):
-            raise ConfigError(
-                f"model: layer {name or 'model'!r} ({type(module).__name__}) is on crossbars already; "
-                "convert the native model, or to_native(model)"
-            )
+            raise on_crossbars_already(name, module)
         if id(module) in entries:
             entries[id(module)].names.append(name)
             continue
         twin, note = _twin(module, known)
         whole = _base(module, known) is not None
-        entries[id(module)] = Entry(module, [name], twin, None if twin is None else chip, note, whole)
+        entries[id(module)] = Entry(module, [name], twin, None if twin is None else chip, note, whole=whole)
     listed = list(entries.values())
-    for pattern, choice in overrides.items():
-        for entry in _matched("overrides", pattern, listed, explicit=choice is not None):
-            entry.chip = choice
-            if entry.twin is not None:
-                entry.note = "" if choice is not None else f"kept digital by {pattern!r}"
-    for pattern in unsigned:
-        for entry in _matched("unsigned", pattern, listed, explicit=True):
-            entry.signed_input = False
+    choose(listed, overrides, unsigned, kind="module", names="names of model.named_modules()")
     _tie_weights(listed)
     return listed
 
@@ -218,52 +178,17 @@ def _why_digital(module: nn.Module, known: Mapping[type[nn.Module], Any]) -> str
     return "no crossbar twin for this type"
 
 
-def _ancestors(name: str) -> Iterator[str]:
-    """Yield a name and the names of all modules that it is in, but the model's."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
-
-
-def _matched(field_name: str, pattern: str, entries: list[Entry], *, explicit: bool) -> list[Entry]:
-    """Return the entries that a pattern matches, itself or by a module that they are in."""
-    able = [entry for entry in entries if entry.twin is not None]
-    if pattern in (FIRST, LAST):
-        if not able:
-            raise ConfigError(f"{field_name}: {pattern!r} finds no layer that can go on crossbars")
-        return [able[0 if pattern == FIRST else -1]]
-    found = [
-        entry
-        for entry in entries
-        if any(fnmatchcase(name, pattern) for each in entry.names for name in (each, *_ancestors(each)))
-    ]
-    if not found:
-        names = [name for entry in entries for name in entry.names if name]
-        raise ConfigError(
-            f"{field_name}: pattern {pattern!r} matches no module of the model{nearest(pattern, names)}; "
-            "use names of model.named_modules(), with wildcards * and ?"
-        )
-    literal = not any(character in pattern for character in "*?[")
-    if explicit and literal and not any(entry.twin is not None for entry in found):
-        first = found[0]
-        raise ConfigError(
-            f"{field_name}: {pattern!r} ({type(first.module).__name__}) cannot go on crossbars: "
-            f"{first.note or 'nothing in it can'}; leave it out"
-        )
-    return found
-
-
 def _tie_weights(entries: list[Entry]) -> None:
     """Find weights that several modules share, and check that one crossbar can serve them."""
     users: dict[int, list[tuple[Entry, str]]] = {}
     for entry in entries:
-        for name, parameter in entry.module.named_parameters(recurse=entry.whole):
+        for name, parameter in entry.native.named_parameters(recurse=entry.whole):
             users.setdefault(id(parameter), []).append((entry, name))
     for entry in entries:
         if not entry.builds:
             continue
         for own in entry.own_weight_names:
-            parameter = entry.module.get_parameter(own)
+            parameter = entry.native.get_parameter(own)
             for other, name in users[id(parameter)]:
                 if other is not entry:
                     _tie(entry, own, other, name)
@@ -271,7 +196,7 @@ def _tie_weights(entries: list[Entry]) -> None:
 
 def _tie(first: Entry, own: str, other: Entry, name: str) -> None:
     """Tie `other` to `first`, whose crossbar both use."""
-    a, b = first.module, other.module
+    a, b = first.native, other.native
     same_type = other.on_chip and first.twin is other.twin and own == name == "weight"
     if same_type and first.chip == other.chip and first.signed_input == other.signed_input:
         same_bias = a._parameters["bias"] is b._parameters["bias"]

@@ -106,10 +106,10 @@ def convert(
     }
     entries = plan(model, default, chips, tuple(unsigned))
     ranges = _ranges(entries, dict(w_max or {}))
-    built = {id(entry.module): _build(entry, ranges) for entry in entries if entry.builds}
+    built = {id(entry.native): _build(entry, ranges) for entry in entries if entry.builds}
     for entry in entries:
         if entry.tied_to is not None:
-            built[id(entry.module)] = _tie(entry, built[id(entry.tied_to)])
+            built[id(entry.native)] = _tie(entry, built[id(entry.tied_to)])
     report = ConversionReport(tuple(_described(entry, built) for entry in entries if entry.listed))
     result = _swap(model, built) if inplace else _copy(model, built, entries)
     for encoder in result.modules():
@@ -202,7 +202,7 @@ def _ranges(entries: list[Entry], w_max: dict[str, float]) -> dict[str, float]:
 
 def _build(entry: Entry, w_max: dict[str, float]) -> nn.Module:
     """Build and program the twin of a layer; parameters that stay digital are shared with it."""
-    module, twin = entry.module, entry.twin
+    module, twin = entry.native, entry.twin
     given: Any = {
         own: w_max[name]
         for own, name in zip(entry.own_weight_names, entry.weight_names, strict=True)
@@ -227,8 +227,8 @@ def _tie(entry: Entry, source: nn.Module) -> nn.Module:
     if entry.same_call:
         return source
     assert isinstance(source, XbarLinear)
-    tied = XbarTiedLinear(source, entry.module._parameters["bias"]).train(entry.module.training)
-    _move_hooks(entry.module, tied)
+    tied = XbarTiedLinear(source, entry.native._parameters["bias"]).train(entry.native.training)
+    _move_hooks(entry.native, tied)
     return tied
 
 
@@ -254,17 +254,17 @@ def _copy(model: nn.Module, built: dict[int, nn.Module], entries: list[Entry]) -
             for name, parameter in part._parameters.items():
                 if parameter is not None and id(parameter) in shared:
                     part._parameters[name] = copy.deepcopy(parameter, memo)
-    memo.update({id(entry.module): built[id(entry.module)] for entry in entries if id(entry.module) in built})
+    memo.update({id(entry.native): built[id(entry.native)] for entry in entries if id(entry.native) in built})
     result: nn.Module = copy.deepcopy(model, memo)
     return result
 
 
 def _described(entry: Entry, built: dict[int, nn.Module]) -> ModuleReport:
-    native = type(entry.module).__name__
-    twin = built.get(id(entry.module))
+    native = type(entry.native).__name__
+    twin = built.get(id(entry.native))
     if twin is None:
         known = (
-            p for p in entry.module.parameters(entry.whole) if not isinstance(p, nn.UninitializedParameter)
+            p for p in entry.native.parameters(entry.whole) if not isinstance(p, nn.UninitializedParameter)
         )
         own = sum(parameter.numel() for parameter in known)
         return ModuleReport(entry.name, native, None, None, own, 0, 0.0, entry.note)

@@ -20,7 +20,7 @@ from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet
 from xbar_core.lab.inspection import Inspection
-from xbar_core.lab.recipe import Recipe
+from xbar_core.lab.recipe import Recipe, check_optimizer
 from xbar_core.lab.trainer import Arrays, Batch, Footprint, LayerHealth, Scores, Step, check_arrays
 from xbar_tf import trainer_health, trainer_state
 from xbar_tf._bridge import assign
@@ -252,16 +252,7 @@ def _optimizer(recipe: Recipe, chip: Chip | None, rate: Callable[[], Any]) -> ke
     common: dict[str, Any] = {"global_clipnorm": clip, "name": "optimizer"}
     if recipe.optimizer == "sgd":
         return PulseSGD(rate, recipe.momentum, rule="torch", weight_decay=decay or None, **common)
-    if chip is not None and chip.backward.mode != "exact":
-        raise ConfigError(
-            f"optimizer: {recipe.optimizer!r} on chip {chip.name!r}, whose backward.mode is "
-            f"{chip.backward.mode!r}; devices take steps of 'sgd': use it, or --set backward.mode=exact"
-        )
-    if chip is not None and decay > 0.0:
-        raise ConfigError(
-            f"weight_decay: {decay!r} with {recipe.optimizer!r} on a chip would pull device states, not "
-            "weights; use 0, or 'sgd'"
-        )
+    check_optimizer(recipe, chip)
     # As torch takes it, and as recipes mean it.
     if recipe.optimizer == "adam":
         return keras.optimizers.Adam(rate, epsilon=1e-8, **common)

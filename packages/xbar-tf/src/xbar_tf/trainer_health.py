@@ -57,32 +57,16 @@ def footprints(network: keras.Model) -> list[Footprint]:
         for crossbar in crossbars.values():
             mine = {id(variable) for variable in crossbar.variables.values()}
             own = [variable for variable in own if id(variable) not in mine]
-            found.append(_on_crossbars(crossbar))
+            kept = [crossbar.variables[name] for name in ("state", *crossbar.buffer_names)]
+            found.append(Footprint.on_crossbars(native_name(crossbar), crossbar.layouts, _bytes(kept)))
         if not own:
             continue
         weights = sum(_size(variable) for variable in own if variable.trainable)
         if crossbars:  # a bias goes with the layer's first matrix
-            first = found[-len(crossbars)]
-            grown = first._replace(weights=first.weights + weights, bytes=first.bytes + _bytes(own))
-            found[-len(crossbars)] = grown
+            found[-len(crossbars)] = found[-len(crossbars)].grown(weights, _bytes(own))
         else:
             found.append(Footprint(name or "model", (), 0, 0, 0.0, weights, _bytes(own)))
     return found
-
-
-def _on_crossbars(crossbar: Crossbar) -> Footprint:
-    layouts = crossbar.layouts
-    cells = sum(len(x.tiling.tiles) * x.tiling.rows * x.tiling.cols for x in layouts)
-    weights = sum(layout.inputs * layout.outputs for layout in layouts)
-    return Footprint(
-        native_name(crossbar),
-        (layouts[0].inputs, sum(layout.outputs for layout in layouts)),
-        sum(layout.arrays for layout in layouts),
-        _size(crossbar.state),
-        weights / cells,
-        weights,
-        _bytes([crossbar.variables[name] for name in ("state", *crossbar.buffer_names)]),
-    )
 
 
 def _size(variable: Any) -> int:

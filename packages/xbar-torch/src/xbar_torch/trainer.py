@@ -20,7 +20,7 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet
 from xbar_core.lab.inspection import Inspection
 from xbar_core.lab.processes import place
-from xbar_core.lab.recipe import Recipe
+from xbar_core.lab.recipe import Recipe, check_optimizer
 from xbar_core.lab.trainer import Arrays, Batch, Footprint, LayerHealth, Scores, Step, check_arrays
 from xbar_torch import trainer_health, trainer_state
 from xbar_torch._bridge import is_finite
@@ -234,16 +234,7 @@ def _optimizer(recipe: Recipe, network: nn.Module, chip: Chip | None) -> torch.o
         if chip is not None:
             return PulseSGD(network, rate, recipe.momentum, weight_decay=decay)
         return torch.optim.SGD(network.parameters(), rate, recipe.momentum, weight_decay=decay)
-    if chip is not None and chip.backward.mode != "exact":
-        raise ConfigError(
-            f"optimizer: {recipe.optimizer!r} on chip {chip.name!r}, whose backward.mode is "
-            f"{chip.backward.mode!r}; devices take steps of 'sgd': use it, or --set backward.mode=exact"
-        )
-    if chip is not None and decay > 0.0:
-        raise ConfigError(
-            f"weight_decay: {decay!r} with {recipe.optimizer!r} on a chip would pull device states, not "
-            "weights; use 0, or 'sgd'"
-        )
+    check_optimizer(recipe, chip)
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return kind(network.parameters(), rate, weight_decay=decay)
 

@@ -81,33 +81,18 @@ def footprints(network: nn.Module) -> list[Footprint]:
         for suffix, crossbar in crossbars.items():
             own = [digital.pop(f"state{suffix}")]
             own += [buffers.pop(f"{key}{suffix}") for key in module.engine_buffers(suffix)]
-            found.append(_on_crossbars(f"{name}." if name else "", suffix, crossbar, own))
+            prefix = f"{name}." if name else ""
+            known = native_name(f"{prefix}state{suffix}")
+            found.append(Footprint.on_crossbars(known, crossbar.layouts, _bytes(own)))
         rest = [*digital.values(), *buffers.values()]
         if not rest:
             continue
         weights = sum(parameter.numel() for parameter in digital.values())
         if crossbars:  # a bias goes with the layer's first matrix
-            first = found[-len(crossbars)]
-            grown = first._replace(weights=first.weights + weights, bytes=first.bytes + _bytes(rest))
-            found[-len(crossbars)] = grown
+            found[-len(crossbars)] = found[-len(crossbars)].grown(weights, _bytes(rest))
         else:
             found.append(Footprint(name or "model", (), 0, 0, 0.0, weights, _bytes(rest)))
     return found
-
-
-def _on_crossbars(prefix: str, suffix: str, crossbar: Crossbar, own: list[Tensor]) -> Footprint:
-    layouts = crossbar.layouts
-    cells = sum(len(x.tiling.tiles) * x.tiling.rows * x.tiling.cols for x in layouts)
-    weights = sum(layout.inputs * layout.outputs for layout in layouts)
-    return Footprint(
-        native_name(f"{prefix}state{suffix}"),
-        (layouts[0].inputs, sum(layout.outputs for layout in layouts)),
-        sum(layout.arrays for layout in layouts),
-        crossbar.state.numel(),
-        weights / cells,
-        weights,
-        _bytes(own),
-    )
 
 
 def _bytes(tensors: list[Tensor]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xbar_core._checks import check_choice, check_integer, check_number
+from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -100,3 +101,19 @@ class Recipe:
         if self.schedule == "step":
             return self.rate * (0.01 if done >= 0.75 else 0.1 if done >= 0.5 else 1.0)
         return 0.5 * self.rate * (1.0 + math.cos(math.pi * done))
+
+
+def check_optimizer(recipe: Recipe, chip: Chip | None) -> None:
+    """Raise unless the optimizer can train the chip: ``sgd`` writes into devices, others move states."""
+    if chip is None or recipe.optimizer == "sgd":
+        return
+    if chip.backward.mode != "exact":
+        raise ConfigError(
+            f"optimizer: {recipe.optimizer!r} on chip {chip.name!r}, whose backward.mode is "
+            f"{chip.backward.mode!r}; devices take steps of 'sgd': use it, or --set backward.mode=exact"
+        )
+    if recipe.weight_decay > 0.0:
+        raise ConfigError(
+            f"weight_decay: {recipe.weight_decay!r} with {recipe.optimizer!r} on a chip would pull device "
+            "states, not weights; use 0, or 'sgd'"
+        )

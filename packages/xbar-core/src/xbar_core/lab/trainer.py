@@ -26,7 +26,8 @@ Rules that a trainer keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 
 from xbar_core._checks import nearest
 from xbar_core.config import Chip
+from xbar_core.engine import Layout
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet
 from xbar_core.lab.inspection import Inspection
@@ -142,6 +144,25 @@ class Footprint(NamedTuple):
     utilisation: float
     weights: int
     bytes: int
+
+    @classmethod
+    def on_crossbars(cls, name: str, layouts: Sequence[Layout], bytes: int) -> Footprint:
+        """Return what a crossbar weight of these array sets occupies, whose state takes so many bytes."""
+        cells = sum(len(x.tiling.tiles) * x.tiling.rows * x.tiling.cols for x in layouts)
+        weights = sum(layout.inputs * layout.outputs for layout in layouts)
+        return cls(
+            name,
+            (layouts[0].inputs, sum(layout.outputs for layout in layouts)),
+            sum(layout.arrays for layout in layouts),
+            sum(math.prod(layout.state_shape) for layout in layouts),
+            weights / cells,
+            weights,
+            bytes,
+        )
+
+    def grown(self, weights: int, bytes: int) -> Footprint:
+        """Return the footprint with digital numbers (a bias) and their memory."""
+        return self._replace(weights=self.weights + weights, bytes=self.bytes + bytes)
 
 
 class Trainer(Protocol):

@@ -203,7 +203,7 @@ class Crossbar(StoredWeight):
         *values, saturated, refreshed = results
         for name, value in zip(("state", "words"), values, strict=False):
             self.variables[name].value.assign(value)
-        self.count("updates")
+        self.count("updates", values)
         return saturated, refreshed
 
     def keep_pulses(self, pulses: Pulses, version: int) -> None:

@@ -35,7 +35,7 @@ def effective_weight(crossbar: Crossbar, training: bool) -> tf.Tensor:
         weight = _ideal_weight(crossbar, state)
     else:
         weight = _solved_weight(crossbar, state, training)
-    crossbar.count_call(training)
+    crossbar.count_call(training, weight)
     return weight
 
 
@@ -110,7 +110,7 @@ def crossbar_linear(x: Any, crossbar: Crossbar, training: bool = False) -> tf.Te
         return tf.matmul(x, weight) if len(x.shape) == 2 else tf.tensordot(x, weight, 1)
     shape = (*x.shape[:-1], crossbar.layout.outputs)
     y = _registered(_Product(crossbar), x, shape, training)
-    crossbar.count_call(training)
+    crossbar.count_call(training, y)
     return y
 
 
@@ -141,7 +141,7 @@ def crossbar_convolution(x: Any, crossbar: Crossbar, geometry: Geometry, trainin
     kind = convolution.Convolution if crossbar.crossbar_mode else convolution.Unfolded
     shape = (x.shape[0], *size, crossbar.layout.outputs * crossbar.parts)
     y = _registered(kind(crossbar, geometry), x, shape, training)
-    crossbar.count_call(training)
+    crossbar.count_call(training, y)
     return y
 
 

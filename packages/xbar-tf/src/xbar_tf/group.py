@@ -5,7 +5,9 @@ all stale members computed in one call of `xbar_core.engine.read_matrices`. A la
 starts alone; `link` puts the layers of a model together (`convert` and `PulseSGD` do it).
 
 What the other members hold is looked at there and then, not as an input of the graph. Their own calls compare
-it with what they are given, so that a look at the wrong moment costs a solve, never a wrong result.
+it with what they are given, so that a look at the wrong moment costs a solve, never a wrong result. A solve
+of the interpolated circuit model also leaves a reference for later updates, which would outlive a wrong look:
+members that interpolate are solved when they ask. Each of them is a solve of its own anyway.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class MatrixGroup(Group["Crossbar"]):
         """Compute the matrices of the member that asks and of every other stale one in one call."""
         stale = [(asked, held, step)]
         for other in self:
-            if other is not asked:
+            if other is not asked and not other.layout.interpolates:
                 there = other.present()
                 if not other.is_fresh(there, there.step(training)):
                     stale.append((other, there, there.step(training)))

@@ -181,15 +181,20 @@ class StoredWeight(ArraySets):
         """Return a counter by its name (see `COUNTERS`)."""
         return int(host(self.variables["counters"])[COUNTERS.index(name)])
 
-    def count(self, name: str) -> None:
-        """Advance a counter by one, eagerly or in a graph."""
+    def count(self, name: str, after: Sequence[tf.Tensor] = ()) -> None:
+        """Advance a counter by one, eagerly or in a graph, there not before `after` is known.
+
+        Without an order a graph counts when it likes, and a group's look at other members would find
+        counts that belong to later.
+        """
         one = np.zeros(len(COUNTERS), np.int64)
         one[COUNTERS.index(name)] = 1
-        self.variables["counters"].value.assign_add(tf.constant(one))
+        with tf.control_dependencies(list(after)):
+            self.variables["counters"].value.assign_add(tf.constant(one))
 
-    def count_call(self, training: bool) -> None:
-        """Count a forward call."""
-        self.count("calls" if training else "evaluations")
+    def count_call(self, training: bool, after: tf.Tensor) -> None:
+        """Count a forward call, whose result is `after`."""
+        self.count("calls" if training else "evaluations", [after])
 
     def require_finite(self, values: Array, what: str, held: Held) -> None:
         """Raise one clear line where an array holds NaN or infinity."""

@@ -89,8 +89,8 @@ class TimeSteps(Crossbar):
         """End a sequence of so many calls: its ranges are kept, before anything goes backward."""
         if self._matrix is not None:
             return results
-        self.variables["counters"].value.assign_add(self._counted(calls))
         with tf.control_dependencies(results):
+            self.variables["counters"].value.assign_add(self._counted(calls))
             mark = _mark(self._end)
         return [_after(mark, result) for result in results]
 
@@ -106,7 +106,7 @@ class TimeSteps(Crossbar):
         state, counters, *buffers = self._read
         return [state, counters + self._counted(self._now), *buffers]
 
-    def count_call(self, training: bool) -> None:
+    def count_call(self, training: bool, after: tf.Tensor) -> None:
         """Leave it to `end`."""
 
     def target(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:

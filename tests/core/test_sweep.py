@@ -330,6 +330,7 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "9 computed" in said
     for name in ("results.csv", "results.parquet", "summary.csv", "figure.png", "figure.svg", "command.txt"):
         assert (folder / "out" / name).stat().st_size > 20
+    assert (folder / "out" / "command.txt").read_text().startswith("xbar sweep --task sweep_task:measure")
     assert main([*words, "task.fail=2"]) == 1
     assert "first error: ValueError: no 2" in capsys.readouterr().out
 

@@ -49,7 +49,8 @@ def run(argv: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         # Not standalone: usage errors and interrupts reach the lines below instead of a boxed panel.
-        code = typer.main.get_command(build()).main(arguments, prog_name="xbar", standalone_mode=False)
+        command = typer.main.get_command(build())
+        code = command.main(arguments, prog_name="xbar", standalone_mode=False, obj=arguments)
         sys.stdout.flush()
         if code == 130:
             return _fail("interrupted", 130)

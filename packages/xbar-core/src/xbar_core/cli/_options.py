@@ -31,6 +31,11 @@ def check_direction(value: str) -> Direction:
     return "backward" if value == "backward" else "forward"
 
 
+def command_line(context: typer.Context) -> list[str]:
+    """Return the command at work as it was typed, ``xbar`` first."""
+    return ["xbar", *context.find_root().obj]
+
+
 def require_plots() -> None:
     """Raise ImportError now, before any work, if figures cannot be drawn."""
     importlib.import_module("xbar_core.plots")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from xbar_core.cli._files import check_folder, written
-from xbar_core.cli._options import require_plots
+from xbar_core.cli._options import command_line, require_plots
 from xbar_core.cli._sweep_screen import screen
 from xbar_core.cli._terminal import say, table
 from xbar_core.errors import ConfigError
@@ -30,6 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
+    context: typer.Context,
     fields: Annotated[
         list[str] | None,
         typer.Argument(
@@ -99,7 +99,7 @@ def sweep(
     if kind.trains and kind.name == "train":
         check_training([point.setup for point in points])
     store = Store(out)
-    write_whole(out / "command.txt", f"{shlex.join(['xbar', *sys.argv[1:]])}\n")
+    write_whole(out / "command.txt", f"{shlex.join(command_line(context))}\n")
     with screen("points") as watch:
         outcome = run_points(
             points,

@@ -16,7 +16,7 @@ import typer
 from xbar_core._checks import nearest
 from xbar_core.cli._dry_run import show_dry_run
 from xbar_core.cli._files import check_folder
-from xbar_core.cli._options import Force
+from xbar_core.cli._options import Force, command_line
 from xbar_core.cli._terminal import say
 from xbar_core.cli._train_screen import TrainScreen, show_result
 from xbar_core.config import Chip, load_chip, preset_names
@@ -139,7 +139,7 @@ def train(
     _check_out(out, force)
     samples = spec.load_data(_tell)
     _introduce(spec, samples)
-    _run(out, options, lambda given: run(spec, out, given, command=["xbar", *sys.argv[1:]], data=samples))
+    _run(out, options, lambda given: run(spec, out, given, command=command_line(context), data=samples))
 
 
 def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) -> None:

@@ -14,7 +14,7 @@ from xbar_core.engine.patches import Geometry
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_tf._bridge import to_analog
 from xbar_tf.dense import KernelLayer
-from xbar_tf.functional import crossbar_convolution, effective_weight, is_product
+from xbar_tf.functional import crossbar_convolution, effective_weight, finite, is_product
 
 Size = int | Sequence[int]
 
@@ -107,7 +107,7 @@ class ConvolutionLayer(KernelLayer):
         x = to_analog(inputs, crossbar.dtype)
         if is_product(crossbar):
             kernel = self.to_kernel(effective_weight(crossbar, bool(training)))
-            return self.finished(self.native(x, kernel), self.channels_first)
+            return self.finished(self.native(finite(x, crossbar), kernel), self.channels_first)
         x = self._channels_last(x)
         size = list(x.shape[1:-1])
         if None in size and self.padding == "same" and max(self.strides) > 1:

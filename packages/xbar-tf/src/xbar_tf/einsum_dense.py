@@ -16,7 +16,7 @@ from xbar_core.engine.patches import Geometry
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_tf._bridge import host, to_analog
 from xbar_tf.dense import KernelLayer
-from xbar_tf.functional import crossbar_convolution, crossbar_linear, effective_weight, is_product
+from xbar_tf.functional import crossbar_convolution, crossbar_linear, effective_weight, finite, is_product
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class XbarEinsumDense(KernelLayer):
         x = to_analog(inputs, crossbar.dtype)
         if is_product(crossbar):
             kernel = self.to_kernel(effective_weight(crossbar, training))
-            return self.finished(keras.ops.einsum(self.equation, x, kernel))
+            return self.finished(keras.ops.einsum(self.equation, finite(x, crossbar), kernel))
         vectors = self.product.vectors(x)
         if crossbar.parts == 1:
             y = crossbar_linear(vectors, crossbar, training)

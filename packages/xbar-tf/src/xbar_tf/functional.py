@@ -20,12 +20,12 @@ from xbar_core.engine.matrices import is_ideal
 from xbar_core.engine.matrices_vjp import matrices_vjp
 from xbar_core.engine.patches import Geometry
 from xbar_tf import convolution, reads
-from xbar_tf._bridge import Array, host_call, to_analog, wants_gradient
+from xbar_tf._bridge import Array, host, host_call, to_analog, wants_gradient
 from xbar_tf.crossbar import Crossbar
 from xbar_tf.parallel import first_sample
 from xbar_tf.reads import Note
 
-__all__ = ["crossbar_convolution", "crossbar_linear", "effective_weight", "is_product"]
+__all__ = ["crossbar_convolution", "crossbar_linear", "effective_weight", "finite", "is_product"]
 
 
 def effective_weight(crossbar: Crossbar, training: bool) -> tf.Tensor:
@@ -48,6 +48,18 @@ def _ideal_weight(crossbar: Crossbar, state: tf.Tensor) -> tf.Tensor:
         return ratio * tf.convert_to_tensor(crossbar.w_max.value), crossbar.state_gradient
 
     return decoded(state)
+
+
+def finite(x: tf.Tensor, crossbar: Crossbar) -> tf.Tensor:
+    """Return an input that TensorFlow multiplies by itself; raise where it holds NaN or infinity.
+
+    A graph checks without a call on the host, and so cannot say which call it was.
+    """
+    if tf.executing_eagerly():
+        crossbar.require_finite(host(x), "input", crossbar.present())
+        return x
+    with tf.control_dependencies([tf.debugging.check_numerics(x, f"layer {crossbar.name!r}, input")]):
+        return tf.identity(x)
 
 
 def _solved_weight(crossbar: Crossbar, state: tf.Tensor, training: bool) -> tf.Tensor:
@@ -106,7 +118,7 @@ def crossbar_linear(x: Any, crossbar: Crossbar, training: bool = False) -> tf.Te
     """
     x = to_analog(x, crossbar.dtype)
     if is_product(crossbar):
-        weight = effective_weight(crossbar, training)
+        weight, x = effective_weight(crossbar, training), finite(x, crossbar)
         return tf.matmul(x, weight) if len(x.shape) == 2 else tf.tensordot(x, weight, 1)
     shape = (*x.shape[:-1], crossbar.layout.outputs)
     y = _registered(_Product(crossbar), x, shape, training)

@@ -93,7 +93,10 @@ def assign(variable: keras.Variable, value: Any) -> None:
     """Give a Keras weight a value now, in every replica, from whichever thread."""
     held = variable.value
     for part in getattr(held, "values", (held,)):
-        part.assign(value)
+        given = value if tf.is_tensor(value) else np.asarray(value, part.dtype.as_numpy_dtype)
+        part.shape.assert_is_compatible_with(given.shape)
+        # The variable's own method costs several times as much, at every call that learns a range.
+        tf.raw_ops.AssignVariableOp(resource=part.handle, value=given)
 
 
 def host_call(

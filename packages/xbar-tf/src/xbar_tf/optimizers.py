@@ -181,6 +181,8 @@ class PulseSGD(keras.optimizers.Optimizer):
 
         distribution.extended.update(variables[0], step, args=(list(grads), learning_rate), group=False)
 
+    # Functions of NumPy arrays that are made on the way run as they are written.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator, unused-ignore]
     def _step(self, keys: Sequence[str], grads: Sequence[tf.Tensor], rate: Any) -> None:
         """Move all variables: first the devices, in one call on the host, which looks at all gradients."""
         exact = tf.cast(rate, "float64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import tensorflow as tf
 from xbar_core.config import Chip, preset
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_tf import (
+    PulseSGD,
     XbarConv1D,
     XbarConv2D,
     XbarConv3D,
@@ -406,30 +408,82 @@ def test_mirrored_replicas_train_one_chip() -> None:
 import numpy as np, tensorflow as tf, keras
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+keras.config.set_floatx("float64")
 from xbar_core.config import preset
-from xbar_tf import XbarDense
-chip = preset("txsim-8bit").with_values({"adc.noise": 1e-8, "input.range": {"rule": "fixed", "value": 4.0},
-    "adc.range": {"rule": "fixed", "value": 1e-4}, "backward": {"mode": "exact"}})
+from xbar_tf import PulseSGD, XbarDense, crossbars_of
+def fixed(value):
+    return {"rule": "fixed", "value": value}
+chip = preset("txsim-8bit").with_values({"adc.noise": 1e-8, "input.range": fixed(4.0),
+    "adc.range": fixed(1e-4), "backward.error_range": fixed(1.0), "backward.current_range": fixed(1e-4),
+    "circuit": {"kind": "fcm", "rtol": 1e-12}})
+exact = chip.with_("backward", {"mode": "exact"})
 x = np.random.default_rng(0).standard_normal((16, 6))
 y = np.random.default_rng(1).standard_normal((16, 3))
-def made():
+def made(chip, optimizer):
     keras.utils.set_random_seed(1)
-    model = keras.Sequential([keras.Input((6,)), XbarDense(3, config=chip, key="a", dtype="float64")])
-    model.compile(keras.optimizers.SGD(0.1), "mse")
+    layers = [XbarDense(n, config=chip, key=str(n), dtype="float64") for n in (5, 3)]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile(optimizer(0.1, momentum=0.9), "mse")
     return model
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = made()
-alone = made()
-for each in (model, alone):
-    each.fit(x, y, batch_size=8, shuffle=False, verbose=0)
-layer = model.layers[0]
-parts = layer.state.value.values
-assert len(parts) == 2
-np.testing.assert_array_equal(parts[0].numpy(), parts[1].numpy())
-np.testing.assert_array_equal(layer.counters.numpy(), alone.layers[0].counters.numpy())
-np.testing.assert_allclose(layer.state.numpy(), alone.layers[0].state.numpy(), rtol=1e-9, atol=1e-12)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for ways in ((exact, keras.optimizers.SGD), (chip, PulseSGD)):
+    with strategy.scope():
+        model = made(*ways)
+    alone = made(*ways)
+    begin = [c.state.numpy() for _, c in crossbars_of(model)]
+    for each in (model, alone):
+        each.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    for (_, mine), (_, whole), first in zip(crossbars_of(model), crossbars_of(alone), begin, strict=True):
+        parts = mine.state.value.values
+        assert len(parts) == 2
+        assert np.abs(mine.state.numpy() - first).max() > 1e-3
+        np.testing.assert_array_equal(parts[0].numpy(), parts[1].numpy())
+        np.testing.assert_array_equal(mine.variables["counters"].numpy(), whole.variables["counters"].numpy())
+        np.testing.assert_allclose(mine.state.numpy(), whole.state.numpy(), rtol=1e-9, atol=1e-12)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+@pytest.mark.parametrize("jit", [True, "auto"])
+def test_compilers_are_refused_and_training_goes_on(jit: Any) -> None:
+    """NumPy is not compiled: `jit_compile=True` goes on without, with Keras' warning; "auto" stays silent."""
+    model = lenet(QUIET)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.compile("sgd", "mse", jit_compile=jit)
+    heard = [str(each.message) for each in said if "jit_compile" in str(each.message)]
+    assert len(heard) == (jit is True)
+    assert all("Proceeding with `jit_compile=False`" in message for message in heard)
+    assert model.jit_compile is False
+    model.train_on_batch(draw((4, 8, 8, 1)), draw((4, 4)))
+    assert model.get_layer("conv").counters.numpy()[0] == 1
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("reuse", ["anchored", "distortion"])
+def test_interpolation_goes_on_from_a_file(reuse: str, eager: bool, tmp_path: Path) -> None:
+    """Saved between two exact solutions a model goes on bit by bit; periods count updates only."""
+    chip = QUIET.with_("circuit", {"kind": "interpolated", "period": 3, "reuse": reuse})
+    x, y = draw((4, 8, 8, 1)).astype("float32"), draw((4, 4), 1).astype("float32")
+    model = lenet(chip)
+    model.compile(PulseSGD(0.05, momentum=0.9), "mse", run_eagerly=eager)
+    solved = []
+    for _ in range(5):
+        model.train_on_batch(x, y)
+        model.predict(x, verbose=0)
+        solved.append([list(c.variables["reference_updates"].numpy()) for _, c in crossbars_of(model)])
+    # The read after the third update is the first one that is due; a first layer reads nothing back.
+    assert solved == [[[0, -1], [0, 0]]] * 2 + [[[3, -1], [3, 3]]] * 3
+    model.save(tmp_path / "model.keras")
+    copied = keras.models.load_model(tmp_path / "model.keras")
+    copied.compile(copied.optimizer, "mse", run_eagerly=eager)
+    for each in (model, copied):
+        for _ in range(3):
+            each.train_on_batch(x, y)
+    for a, b in zip(copied.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert list(copied.get_layer("fc").reference_updates.numpy()) == [6, 6]
 
 
 def test_epochs_are_counted() -> None:

@@ -471,11 +471,15 @@ def test_half_precision() -> None:
     assert output.dtype == state.dtype == tf.float16
 
 
-def test_not_a_number_names_the_layer() -> None:
-    """NaN in an input says which layer met it."""
-    layer = XbarGRU(4, config="txsim-8bit", key="memory", dtype="float64")
+@pytest.mark.parametrize("chip", ["txsim-8bit", "ideal"])
+def test_not_a_number_names_the_layer(chip: str) -> None:
+    """NaN in an input says which layer met it, also where TensorFlow multiplies by itself, and in a graph."""
+    layer = XbarLSTM(4, config=chip, key="memory", dtype="float64")
+    x = tf.fill((2, 1, 3), tf.constant(np.nan, "float64"))
     with pytest.raises(FloatingPointError, match=r"layer 'memory_ih_l0'.*input holds NaN"):
-        layer(tf.fill((2, 1, 3), tf.constant(np.nan, "float64")))
+        layer(x)
+    with pytest.raises(tf.errors.OpError, match=r"layer 'memory_ih_l0'.*input.* NaN"):
+        tf.function(layer)(x)
 
 
 @pytest.mark.parametrize(

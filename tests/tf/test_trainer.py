@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,8 @@ from keras import layers
 from xbar_core.cli import main
 from xbar_core.config import Chip, preset
 from xbar_core.errors import ConfigError, ShapeError
+from xbar_core.lab.checkpoint import read_checkpoint
+from xbar_core.lab.comparison import from_csv
 from xbar_core.lab.data import DataSet
 from xbar_core.lab.recipe import Recipe
 from xbar_core.lab.trainer import Trainer, trainer_factory
@@ -33,6 +39,10 @@ CHIPS: dict[str, tuple[Chip | None, Recipe]] = {
     "pulses": (
         preset("txsim-8bit").with_values({"update.encoding": "stochastic", "update.stream_length": 7}),
         Recipe("mlp", momentum=0.0),
+    ),
+    "interpolated": (
+        preset("txsim-8bit").with_("circuit", {"kind": "interpolated", "period": 2}),
+        Recipe("mlp"),
     ),
     "adam": (EXACT, Recipe(f"{__name__}:own", optimizer="adam", rate=1e-3)),
     "dropout": (None, Recipe(f"{__name__}:drops", optimizer="adamw", weight_decay=0.01, rate=1e-3)),
@@ -279,3 +289,35 @@ def test_command_trains_and_goes_on(tmp_path: Any, monkeypatch: pytest.MonkeyPat
     held = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"metrics.csv", "run.json", "txsim-8bit"} <= held
     assert main(["train", "--resume", "run"]) == 0
+
+
+def test_killed_in_the_middle_and_resumed(tmp_path: Any) -> None:
+    """A run that is killed within an epoch and resumed ends bit by bit as one that was left in peace."""
+    code = """
+import os, signal, sys
+from xbar_core.cli import main
+from xbar_tf.trainer import KerasTrainer
+step, done = KerasTrainer.step, []
+def counted(self, *batch):
+    done.append(0)
+    if len(done) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *batch)
+KerasTrainer.step = counted
+sys.exit(main(sys.argv[2:]))
+"""
+    folders = tmp_path / "whole", tmp_path / "parts"
+    small = ["--network", "mlp", "--epochs", "2", "--batch", "32", "--limit", "128", "--compare", ""]
+    small += ["--framework", "tf", "--checkpoint-minutes", "0.00001"]
+    given = [["train", "--out", str(folder), *small] for folder in folders]
+    killed = subprocess.run([sys.executable, "-c", code, "7", *given[1]], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    newest = read_checkpoint(folders[1] / "txsim-8bit" / "last.safetensors")
+    assert main(["train", "--resume", str(folders[1])]) == 0
+    assert main(given[0]) == 0
+    whole, parts = (read_checkpoint(each / "txsim-8bit" / "last.safetensors").state for each in folders)
+    assert_equal(whole, parts)
+    assert any(not np.array_equal(newest.state[name], array) for name, array in whole.items())
+    logs = [from_csv((each / "metrics.csv").read_text()) for each in folders]
+    first, second = ([replace(epoch, seconds=0.0) for epoch in log] for log in logs)
+    assert first == second

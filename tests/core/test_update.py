@@ -274,6 +274,47 @@ def test_one_sided_only_potentiates_and_refreshes() -> None:
     assert refreshes == 2
 
 
+@pytest.mark.parametrize("per_device", [False, True])
+@pytest.mark.parametrize("pair", ["both", "carry", "one_sided"])
+def test_a_write_does_not_depend_on_its_neighbours(pair: Any, per_device: bool) -> None:
+    """A large matrix, written in blocks by several threads, is bit for bit its rows written one by one."""
+    shape = (2, 403, 211)
+    state, step, normal = states(1, *shape), draws(2, *shape[1:]) * 0.3, draws(3, *shape)
+    uniform = states(4, *shape)
+    config = Update(v_up=2.0, v_down=0.5, noise=TxsimNoise(gamma=0.5), snap="stochastic")
+    spread = Spread()
+    if per_device:
+        spread = Spread(
+            3 * states(5, *shape), -states(6, *shape), 0.1 * states(7, *shape), 1 - states(8, *shape) / 9
+        )
+    whole = update_states(
+        state, step, config, pair=pair, rate=0.7, normal=normal, spread=spread, levels=99, uniform=uniform
+    )
+    counts = np.zeros(2, dtype=np.int64)
+    for row in range(shape[1]):
+        part = slice(row, row + 1)
+        own = (
+            Spread(*(getattr(spread, name)[:, part] for name in ("v_up", "v_down", "lower", "upper")))
+            if per_device
+            else spread
+        )
+        one = update_states(
+            state[:, part],
+            step[part],
+            config,
+            pair=pair,
+            rate=0.7,
+            normal=normal[:, part],
+            spread=own,
+            levels=99,
+            uniform=uniform[:, part],
+        )
+        np.testing.assert_array_equal(whole.state[:, part], one.state)
+        counts += (one.saturated, one.refreshed)
+    assert (whole.saturated, whole.refreshed) == tuple(counts)
+    assert whole.saturated > 0
+
+
 def test_snapping() -> None:
     """nearest lands on levels; stochastic lands on levels and keeps the mean."""
     state, step = np.full((1, 1, 100_000), 0.5), np.full((1, 100_000), 0.013)

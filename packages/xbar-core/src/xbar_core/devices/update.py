@@ -17,10 +17,14 @@ it for ``before_lr``), non-linearity, noise, rate (``before_lr`` only), clip, sn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from xbar_core._arrays import array_like, namespace
+from xbar_core._threads import run_all
 from xbar_core.config.update import Pair, Update
 from xbar_core.devices.jump_table import Jumps, jump
 from xbar_core.devices.noise import write_noise
@@ -28,6 +32,7 @@ from xbar_core.mapping import snap_states
 
 _LINEAR = 1e-15  # below this |v| the exponential law is the straight line to rounding
 _EXPONENT = 80.0  # e^80 is finite in float32 and saturates every device
+_BLOCK = 1 << 15  # devices that a thread writes at a time: what it computes stays in its cache
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,43 @@ def update_states(
     Written
         New states and the counts of saturated devices and refreshed pairs.
     """
+    sides, inputs, outputs = state.shape
+    rows = max(1, _BLOCK // max(1, sides * outputs))
+    if jumps is not None or rows >= inputs or not isinstance(state, np.ndarray):
+        return _update_block(state, step, config, pair, rate, normal, spread, levels, uniform, jumps)
+    written = np.empty_like(state)
+    saturated = np.zeros(-(-inputs // rows), dtype=np.int64)
+    refreshed = np.zeros_like(saturated)
+
+    def write(block: int) -> None:
+        part = slice(block * rows, (block + 1) * rows)
+        own = Spread(*(_rows(getattr(spread, field.name), part) for field in fields(Spread)))
+        draws = _rows(normal, part), own, levels, _rows(uniform, part), None
+        done = _update_block(state[:, part], step[part], config, pair, rate, *draws)
+        written[:, part], saturated[block], refreshed[block] = done
+
+    run_all([partial(write, block) for block in range(len(saturated))])
+    return Written(written, np.sum(saturated), np.sum(refreshed))
+
+
+def _rows(array: Any, part: slice) -> Any:
+    """Return a block of the rows of an array (sides, in, out); what all devices share stays."""
+    return array[:, part] if _is_array(array) and array is not None else array
+
+
+def _update_block(
+    state: Any,
+    step: Any,
+    config: Update,
+    pair: Pair,
+    rate: float,
+    normal: Any,
+    spread: Spread,
+    levels: int | None,
+    uniform: Any,
+    jumps: Jumps | None,
+) -> Written:
+    """As `update_states`; no device looks at another but the other side of its pair."""
     xp = namespace(state)
     before = config.noise.stage == "before_lr" and jumps is None
     low = 0.0 if spread.lower is None else spread.lower

@@ -92,11 +92,26 @@ def host(value: Any) -> Array:
 def assign(variable: keras.Variable, value: Any) -> None:
     """Give a Keras weight a value now, in every replica, from whichever thread."""
     held = variable.value
+    if not hasattr(held, "assign"):
+        variable.assign(value)
+        return
     for part in getattr(held, "values", (held,)):
         given = value if tf.is_tensor(value) else np.asarray(value, part.dtype.as_numpy_dtype)
         part.shape.assert_is_compatible_with(given.shape)
         # The variable's own method costs several times as much, at every call that learns a range.
         tf.raw_ops.AssignVariableOp(resource=part.handle, value=given)
+
+
+def advance(variable: keras.Variable, by: tf.Tensor) -> None:
+    """Add to a Keras weight, now or as a node of the graph.
+
+    While Keras only looks for the shapes of a network, no variable stands behind a weight.
+    """
+    held = variable.value
+    if hasattr(held, "assign_add"):
+        held.assign_add(by)
+    else:
+        variable.assign(held + by)
 
 
 def host_call(

@@ -249,7 +249,7 @@ class RecurrentLayer(CrossbarLayer):
             )
         dtype = self.analog_dtype
         self.__dict__["states"] = [
-            keras.Variable(np.zeros((batch, size), dtype), trainable=False, dtype=dtype, name="rnn_state")
+            keras.Variable("zeros", (batch, size), dtype, trainable=False, name="rnn_state")
             for size in self.state_size
         ]
 

@@ -120,8 +120,9 @@ class XbarMultiHeadAttention(keras.layers.MultiHeadAttention):
         return keras.layers.MultiHeadAttention(**{**config, **starts})
 
     def _twin(self, name: str, source: keras.layers.EinsumDense) -> XbarEinsumDense:
-        kernel = host(source.kernel).copy()
-        bias = None if source.bias is None else host(source.bias).copy()
+        with tf.init_scope():
+            kernel = host(source.kernel).copy()
+            bias = None if source.bias is None else host(source.bias).copy()
         key = self.name if self.draw_key is None else self.draw_key
         twin = XbarEinsumDense(
             source.equation,

@@ -186,7 +186,8 @@ class XbarEinsumDense(KernelLayer):
         parts = self.product.size(self.product.shared)
         self.add_crossbar("", self.product.to_matrix(kernel), parts=parts, regularizer=regularizer)
         if self.use_bias:
-            bias = host(native.bias).copy()
+            with tf.init_scope():
+                bias = host(native.bias).copy()
             self.bias = self.add_weight(
                 name="bias",
                 shape=bias.shape,

@@ -16,7 +16,7 @@ import tensorflow as tf
 from xbar_core.engine import Layout, Matrices, Ranges, Reference, Request
 from xbar_core.engine.array_sets import ArraySets
 from xbar_core.engine.call import Counters
-from xbar_tf._bridge import Array, assign, host, is_finite
+from xbar_tf._bridge import Array, advance, assign, host, is_finite
 from xbar_tf.group import MatrixGroup
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class StoredWeight(ArraySets):
         one = np.zeros(len(COUNTERS), np.int64)
         one[COUNTERS.index(name)] = 1
         with tf.control_dependencies(list(after)):
-            self.variables["counters"].value.assign_add(tf.constant(one))
+            advance(self.variables["counters"], tf.constant(one))
 
     def count_call(self, training: bool, after: tf.Tensor) -> None:
         """Count a forward call, whose result is `after`."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from xbar_core import mapping
 from xbar_core.engine import Encoded, Ranges, Residual
-from xbar_tf._bridge import Array, host_call
+from xbar_tf._bridge import Array, advance, host_call
 from xbar_tf.crossbar import COUNTERS, Crossbar, Held, Solved
 from xbar_tf.functional import crossbar_linear, effective_weight, is_product
 
@@ -90,7 +90,7 @@ class TimeSteps(Crossbar):
         if self._matrix is not None:
             return results
         with tf.control_dependencies(results):
-            self.variables["counters"].value.assign_add(self._counted(calls))
+            advance(self.variables["counters"], self._counted(calls))
             mark = _mark(self._end)
         return [_after(mark, result) for result in results]
 

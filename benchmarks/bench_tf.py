@@ -1,6 +1,12 @@
 """Ratio of a training step on a chip to a native one, in Keras and in torch: same run, interleaved, medians.
 
-    python benchmarks/bench_tf.py [--model lenet5] [--chip txsim-8bit ideal] [--batch 128] [--repeats 30]
+    python benchmarks/bench_tf.py [--model lenet5] [--chip txsim-8bit ideal] [--batch 128] [--rounds 30]
+
+Each framework has a process of its own, as a user's training has: in one process they share the cores with
+each other's idle threads, which nearly doubles a native step of torch. The processes take turns, a few steps
+at a time. The first step of a turn is not counted (it finds the other's data in the caches), and before each
+turn everybody rests until the threads of the last one sleep. On a machine that does other work too,
+OMP_WAIT_POLICY=passive keeps torch's threads from waiting for one another.
 
 One step is forward, loss, backward and update (momentum 0.9), the matrices of the updated states included.
 Keras steps are compiled by `tf.function`, torch steps are eager, as both are used. Converters learn their
@@ -13,19 +19,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
-import torch
 from machine import describe
 
-import xbar_tf
-import xbar_torch
 from xbar_core.config import Chip, preset
-from xbar_tf import zoo as keras_zoo
-from xbar_torch import zoo as torch_zoo
 
 MODELS = {"lenet5": (1, 28, 28), "mlp": (1, 28, 28), "lstm": (1, 28, 28), "resnet20": (3, 32, 32)}
 CHIPS: dict[str, Callable[[], Chip]] = {
@@ -33,11 +34,19 @@ CHIPS: dict[str, Callable[[], Chip]] = {
     "aam1": lambda: preset("txsim-8bit").with_("circuit", {"kind": "aam", "order": 1}),
     "txsim-8bit": lambda: preset("txsim-8bit"),
 }
+REST = 0.03
+"""Seconds before a turn: threads of OpenMP wait actively for some milliseconds."""
 
 
 def keras_step(name: str, chip: Chip | None, x: Any, y: Any) -> Callable[[], None]:
     """Return a function that does one training step in Keras."""
-    model = keras_zoo.build(name, 10, MODELS[name], seed=0)
+    import keras
+    import tensorflow as tf
+
+    import xbar_tf
+    from xbar_tf import zoo
+
+    model = zoo.build(name, 10, MODELS[name], seed=0)
     optimizer: Any = keras.optimizers.SGD(0.01, 0.9)
     if chip is not None:
         model, optimizer = xbar_tf.convert(model, chip), xbar_tf.PulseSGD(0.01, 0.9)
@@ -56,8 +65,13 @@ def keras_step(name: str, chip: Chip | None, x: Any, y: Any) -> Callable[[], Non
 
 def torch_step(name: str, chip: Chip | None, x: Any, y: Any) -> Callable[[], None]:
     """Return a function that does one training step in torch."""
+    import torch
+
+    import xbar_torch
+    from xbar_torch import zoo
+
     torch.manual_seed(0)
-    model = torch_zoo.build(name, 10, MODELS[name])
+    model = zoo.build(name, 10, MODELS[name])
     if chip is None:
         optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     else:
@@ -75,35 +89,62 @@ def torch_step(name: str, chip: Chip | None, x: Any, y: Any) -> Callable[[], Non
     return step
 
 
-def measure(name: str, chips: Sequence[str], batch: int, warm: int, repeats: int) -> None:
-    """Print the medians of interleaved steps and their ratios."""
+MAKERS = {"keras": keras_step, "torch": torch_step}
+
+
+def work(
+    framework: str, name: str, variants: Sequence[str], batch: int, warm: int, turns: Connection
+) -> None:
+    """Hold the steps of one framework and time those that are asked for, until asked for none."""
     rng = np.random.default_rng(0)
     x = rng.random((batch, *MODELS[name]), dtype=np.float32)
     y = rng.integers(10, size=batch)
-    makers = {"keras": keras_step, "torch": torch_step}
     steps = {
-        (framework, chip): make(name, None if chip == "native" else CHIPS[chip](), x, y)
-        for framework, make in makers.items()
-        for chip in ("native", *chips)
+        variant: MAKERS[framework](name, None if variant == "native" else CHIPS[variant](), x, y)
+        for variant in variants
     }
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     for step in steps.values():
         for _ in range(warm):
             step()
-    for _ in range(repeats):
-        for key, step in steps.items():
+    turns.send(None)
+    while (asked := turns.recv()) is not None:
+        variant, count = asked
+        times = []
+        for _ in range(count + 1):
             start = time.perf_counter()
-            step()
-            times[key].append(1e3 * (time.perf_counter() - start))
+            steps[variant]()
+            times.append(1e3 * (time.perf_counter() - start))
+        turns.send(times[1:])
+
+
+def measure(name: str, chips: Sequence[str], batch: int, warm: int, rounds: int, steps: int) -> None:
+    """Print the medians of interleaved steps and their ratios."""
+    variants, processes = ("native", *chips), get_context("spawn")
+    turns: dict[str, Connection] = {}
+    for framework in MAKERS:
+        turns[framework], theirs = processes.Pipe()
+        processes.Process(
+            target=work, args=(framework, name, variants, batch, warm, theirs), daemon=True
+        ).start()
+        theirs.close()
+        turns[framework].recv()
+    times: dict[tuple[str, str], list[float]] = {(f, v): [] for v in variants for f in MAKERS}
+    for _ in range(rounds):
+        for (framework, variant), found in times.items():
+            time.sleep(REST)
+            turns[framework].send((variant, steps))
+            found += turns[framework].recv()
+    for each in turns.values():
+        each.send(None)
     median = {key: float(np.median(found)) for key, found in times.items()}
-    print(f"{name}, batch {batch}: medians of {repeats} interleaved steps, ms")
+    print(f"{name}, batch {batch}: medians of {rounds} turns of {steps} steps, ms")
     titles = ("keras", "x native", "torch", "x native", "ratio of both")
     print(" " * 12 + "".join(f"{title:>14s}" for title in titles))
-    for chip in ("native", *chips):
-        own = [median[framework, chip] for framework in makers]
-        ratios = [median[framework, chip] / median[framework, "native"] for framework in makers]
+    for variant in variants:
+        own = [median[framework, variant] for framework in MAKERS]
+        ratios = [median[framework, variant] / median[framework, "native"] for framework in MAKERS]
         cells = (own[0], ratios[0], own[1], ratios[1], ratios[0] / ratios[1])
-        print(f"{chip:12s}" + "".join(f"{cell:14.2f}" for cell in cells))
+        print(f"{variant:12s}" + "".join(f"{cell:14.2f}" for cell in cells))
 
 
 def main() -> None:
@@ -113,10 +154,11 @@ def main() -> None:
     parser.add_argument("--chip", nargs="+", default=list(CHIPS), choices=CHIPS)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--warm", type=int, default=20, help="steps before timing; ranges learn for 1000")
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=30, help="turns of every step")
+    parser.add_argument("--steps", type=int, default=5, help="steps of a turn that count")
     options = parser.parse_args()
     for name in options.model:
-        measure(name, options.chip, options.batch, options.warm, options.repeats)
+        measure(name, options.chip, options.batch, options.warm, options.rounds, options.steps)
 
 
 if __name__ == "__main__":

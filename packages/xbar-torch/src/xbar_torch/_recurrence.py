@@ -107,7 +107,8 @@ def _scan(
     layer: _XbarRecurrent, cell: Cell, ending: str, x: Tensor, sizes: list[int], states: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Run one layer in one direction: x (batch, length, in) -> (batch, length, hidden), final states."""
-    from_x = _biased(layer, crossbar_linear(x, layer.crossbars[f"_ih{ending}"]), f"bias_ih{ending}")
+    # Unbound once: the gradient of a slice would be as large as all steps together, for every step.
+    from_x = _biased(layer, crossbar_linear(x, layer.crossbars[f"_ih{ending}"]), f"bias_ih{ending}").unbind(1)
     batch, order = x.shape[0], range(len(sizes))
     outputs: list[Tensor] = [x] * len(sizes)
     hidden = layer.crossbars[f"_hh{ending}"]
@@ -118,15 +119,16 @@ def _scan(
         projected = None if projection is None else stack.enter_context(TimeSteps(projection, backward))
         for t in reversed(order) if ending.endswith("_reverse") else order:
             active = sizes[t]
-            held = [state[:active] for state in states]
+            held = states if active == batch else [state[:active] for state in states]
             from_h = _biased(layer, crossbar_linear(held[0], steps), f"bias_hh{ending}")
-            now = cell(from_x[:active, t], from_h, held)
+            now = cell(from_x[t] if active == batch else from_x[t][:active], from_h, held)
             if projected is not None:
                 now[0] = crossbar_linear(now[0], projected)
-            outputs[t] = F.pad(now[0], (0, 0, 0, batch - active))
-            if active < batch:
-                now = [torch.cat([new, old[active:]]) for new, old in zip(now, states, strict=True)]
-            states = now
+            if active == batch:
+                outputs[t], states = now[0], now
+            else:
+                outputs[t] = F.pad(now[0], (0, 0, 0, batch - active))
+                states = [torch.cat([new, old[active:]]) for new, old in zip(now, states, strict=True)]
     return torch.stack(outputs, dim=1), states
 
 

@@ -92,12 +92,12 @@ def host(value: Any) -> Array:
 def assign(variable: keras.Variable, value: Any) -> None:
     """Give a Keras weight a value now, in every replica, from whichever thread."""
     held = variable.value
-    if not hasattr(held, "assign"):
-        variable.assign(value)
-        return
     for part in getattr(held, "values", (held,)):
-        given = value if tf.is_tensor(value) else np.asarray(value, part.dtype.as_numpy_dtype)
-        part.shape.assert_is_compatible_with(given.shape)
+        # What is no tensor yet, the operation would turn into one at twice the cost of `tf.constant`.
+        known = isinstance(value, np.ndarray) or not tf.is_tensor(value)
+        given = tf.constant(value, part.dtype) if known else value
+        if given.shape != part.shape:
+            raise ValueError(f"{variable.path}: shape {given.shape} does not go into {part.shape}")
         # The variable's own method costs several times as much, at every call that learns a range.
         tf.raw_ops.AssignVariableOp(resource=part.handle, value=given)
 

@@ -1,14 +1,12 @@
 """Put the layers of a Keras network on crossbars, and read them back.
 
 `convert` works in steps, so that nothing is changed when one fails: `xbar_tf._plan` decides what becomes of
-every layer; functional and sequential models are then cloned with their layers replaced, subclassed models
-are made anew from their configuration and have the layers in their attributes replaced.
+every layer; `xbar_tf.remade` then makes the copy.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,13 @@ from xbar_core.config import Chip
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_core.lab.conversion import ConversionReport, ModuleReport
 from xbar_tf._bridge import require_backend, resolve_chip
-from xbar_tf._plan import Entry, children, is_container, is_wrapper, own_weights, plan, walk
+from xbar_tf._plan import Entry, children, own_weights, plan
 from xbar_tf.group import link
 from xbar_tf.host import crossbars_of
-from xbar_tf.native import fill, fill_native, native_class, on_crossbars, unbuilt_native, unbuilt_twin
+from xbar_tf.native import fill, fill_native, on_crossbars, unbuilt_native, unbuilt_twin
+from xbar_tf.remade import remade
 
 Config = str | Path | Mapping[str, Any] | Chip
-Made = Callable[[Any], Any]
-"""A function that returns the new form of a layer, or None where it stays what it is."""
 
 
 def convert(
@@ -118,7 +115,7 @@ def convert(
         except (ConfigError, ShapeError) as error:
             raise type(error)(f"layer {entry.key!r}: {error}") from error
 
-    result = _remade(model, twin_of, program)
+    result = remade(model, twin_of, program)
     link(result)
     report = tuple(_described(entry, made) for entry in entries if entry.listed)
     result.__dict__["conversion"] = ConversionReport(report)
@@ -154,7 +151,7 @@ def to_native(model: keras.Model) -> keras.Model:
     def native_of(layer: Any) -> Any:
         return unbuilt_native(layer) if on_crossbars(layer) else None
 
-    return _remade(model, native_of, fill_native)
+    return remade(model, native_of, fill_native)
 
 
 def _require_model(model: Any) -> None:
@@ -177,189 +174,6 @@ def _ranges(entries: list[Entry], w_max: dict[str, float]) -> dict[str, float]:
                 f"they are {', '.join(known) or 'none'}"
             )
     return w_max
-
-
-# A model with some of its layers in another form.
-
-
-def _remade(model: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    """Return a copy of a model in which layers have another form, all weights with it.
-
-    Parameters
-    ----------
-    model : Model
-        Any model.
-    form : callable
-        Returns the new, unbuilt form of a layer, or None.
-    load : callable
-        ``load(new, old)`` builds the new form and gives it the weights of the old one.
-    """
-    if not is_container(model):
-        return _remade_subclass(model, form, load)
-    compiled, model.compiled = model.compiled, False
-    try:
-        result = keras.models.clone_model(
-            model, clone_function=lambda layer: _remade_layer(layer, form, load), recursive=True
-        )
-    finally:
-        model.compiled = compiled
-    if not result.built:
-        result.build(model._build_shapes_dict or model.input_shape)
-    return result
-
-
-def _remade_part(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    return (_remade if is_container(layer) else _remade_wrapper)(layer, form, load)
-
-
-def _remade_layer(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.Lambda):
-        return layer  # nothing in it to copy
-    new = form(layer)
-    if new is not None:
-        load(new, layer)
-        return new
-    if is_wrapper(layer) or is_container(layer):
-        return _remade_part(layer, form, load)
-    if children(layer):
-        return _remade_subclass(layer, form, load)
-    new = layer.__class__.from_config(layer.get_config())
-    _build_like(new, layer)
-    new.set_weights(layer.get_weights())
-    return new
-
-
-def _remade_wrapper(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    config = {key: value for key, value in layer.get_config().items() if not key.endswith("layer")}
-    if isinstance(layer, keras.layers.TimeDistributed):
-        new = layer.__class__(_remade_layer(layer.layer, form, load), **config)
-        _build_like(new, layer)
-        return new
-    # Bidirectional makes the forward layer anew, so both get their weights when it is there.
-    pairs = (layer.forward_layer, layer.backward_layer)
-    ahead, back = (form(each) or each.__class__.from_config(each.get_config()) for each in pairs)
-    new = layer.__class__(ahead, backward_layer=back, **config)
-    for inner, old in zip((new.forward_layer, new.backward_layer), pairs, strict=True):
-        if type(inner) is type(old):
-            _build_like(inner, old)
-            inner.set_weights(old.get_weights())
-        else:
-            load(inner, old)
-    _build_like(new, layer)
-    return new
-
-
-def _build_like(new: Any, old: Any) -> None:
-    """Build a layer for the inputs that another one has."""
-    if not old.built or new.built:
-        return
-    config = old.get_build_config()
-    if config:
-        new.build_from_config(config)
-
-
-def _remade_subclass(model: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    try:
-        result = _from_config(model)
-        _build_like(result, model)
-        if not result.built:
-            _call_once(result, model.get_build_config())
-    except Exception as error:  # the user's own code may fail in any way
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(
-            f"model: a {type(model).__name__} cannot be made anew from its configuration "
-            f"({type(error).__name__}: {reason}); give the class get_config and from_config"
-        ) from error
-    old, new = list(walk(model)), [layer for _, layer in walk(result)]
-    if [_native_type(layer) for _, layer in old] != [type(layer) for layer in new]:
-        raise ConfigError(
-            f"model: a {type(model).__name__} made anew from get_config has other layers than this one; have "
-            "get_config return all arguments, make all layers in __init__, and call the model once"
-        )
-    replaced: dict[int, Any] = {}
-    whole: list[str] = []  # names of models and wrappers that were replaced with all that is in them
-    for (name, layer), fresh in zip(old, new, strict=True):
-        if id(fresh) in replaced or any(name.startswith(f"{outer}.") or name == outer for outer in whole):
-            continue
-        if layer is not model and (changed := form(layer)) is not None:
-            load(changed, layer)
-            replaced[id(fresh)] = changed
-        elif layer is not model and (is_container(layer) or is_wrapper(layer)):
-            replaced[id(fresh)] = _remade_part(layer, form, load)
-            whole.append(name)
-        elif children(layer):
-            _copy_weights(own_weights(layer), own_weights(fresh))
-        else:
-            fresh.set_weights(layer.get_weights())
-    for layer in new:
-        _swap(layer, replaced)
-    return result
-
-
-def _native_type(layer: Any) -> type:
-    return native_class(layer) if on_crossbars(layer) else type(layer)
-
-
-def _call_once(model: Any, built: Mapping[str, Any]) -> None:
-    """Call a model with zeros of the shapes that another one was built for, so that it has its weights."""
-
-    def zeros(shape: Any) -> Any:
-        if isinstance(shape, dict):
-            return {name: zeros(each) for name, each in shape.items()}
-        if isinstance(shape, list | tuple) and any(isinstance(each, list | tuple) for each in shape):
-            return [zeros(each) for each in shape]
-        return np.zeros([1 if length is None else length for length in shape], model.compute_dtype)
-
-    shapes = built.get("shapes_dict")
-    if shapes is None:
-        model(zeros(built["input_shape"]), training=False)
-    else:
-        model(**{name.removesuffix("_shape"): zeros(each) for name, each in shapes.items()}, training=False)
-
-
-def _from_config(model: Any) -> Any:
-    """Return a fresh model of a subclass; arguments that its __init__ does not take are left out."""
-    config, wanted = model.get_config(), inspect.signature(type(model).__init__).parameters
-    takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in wanted.values())
-    if takes_all or "from_config" in vars(type(model)):
-        return type(model).from_config(config)
-    return type(model)(**{name: value for name, value in config.items() if name in wanted})
-
-
-def _copy_weights(source: list[Any], target: list[Any]) -> None:
-    for old, new in zip(source, target, strict=True):
-        new.assign(old)
-
-
-def _swap(layer: Any, replaced: Mapping[int, Any]) -> None:
-    """Put layers into the places of others, wherever the attributes of a layer hold them."""
-    if not any(id(each) in replaced for each in layer._layers):
-        return
-    locked = layer._tracker.locked
-    layer._tracker.unlock()
-    for name, value in list(vars(layer).items()):
-        if name == "_layers":
-            continue
-        if id(value) in replaced:
-            setattr(layer, name, replaced[id(value)])
-        elif isinstance(value, list | dict):
-            _swap_items(value, replaced)
-    seen: dict[int, Any] = {}
-    for each in layer._layers:
-        now = replaced.get(id(each), each)
-        seen[id(now)] = now
-    layer._layers[:] = list(seen.values())
-    if locked:
-        layer._tracker.lock()
-
-
-def _swap_items(value: Any, replaced: Mapping[int, Any]) -> None:
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, each in list(items):
-        if id(each) in replaced:
-            value[key] = replaced[id(each)]
-        elif isinstance(each, list | dict):
-            _swap_items(each, replaced)
 
 
 # The report.

@@ -1,0 +1,203 @@
+"""Objects of the user's own classes with some of their layers on crossbars, and how Keras saves them.
+
+What a user's class writes into its configuration makes native layers. A converted object is therefore of a
+class that is made from the user's (`Converted` stands before it): its configuration holds the user's one
+and the layers that have taken the places of others. Files are loaded by Keras alone; the user's class is
+found as always, because it is registered or in ``custom_objects``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from xbar_core.errors import ConfigError
+from xbar_tf._plan import walk
+from xbar_tf.host import crossbars_of
+
+_register = keras.saving.register_keras_serializable("xbar_tf", "Converted")
+
+
+@_register
+class Converted:
+    """What stands before the class of a converted object.
+
+    Attributes
+    ----------
+    native_class : type or None
+        The user's class.
+    swapped : tuple of str
+        Names of the layers that have taken the places of others; they depend on the class alone.
+    """
+
+    native_class: ClassVar[type | None] = None
+    swapped: tuple[str, ...] = ()
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the user's configuration, and the layers that it does not tell of."""
+        native, there = class_of(self), _named(self)
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "class": keras.saving.get_registered_name(native),
+            "config": own_config(self),
+            "build_config": native.get_build_config(self),
+            "layers": {name: serialize(there[name]) for name in self.swapped},
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Any:
+        """Return an object of the user's class with the layers that a configuration names."""
+        name = config["class"]
+        native = cls.native_class
+        if native is None or keras.saving.get_registered_name(native) != name:
+            native = keras.saving.get_registered_object(name)
+        if native is None:
+            raise ConfigError(
+                f"class {name!r}: Keras does not know it; decorate it with "
+                "@keras.saving.register_keras_serializable() and import its module, or give "
+                f"custom_objects={{{name!r}: ...}}"
+            )
+        result = fresh(native, config["config"], config["build_config"])
+        made = {name: keras.saving.deserialize_keras_object(each) for name, each in config["layers"].items()}
+        there = _named(result)
+        lost = [name for name in made if name not in there]
+        if lost:
+            raise ConfigError(
+                f"class {name!r}: makes no layer {lost[0]!r}, which was converted; load the file with the "
+                "class that it was saved with"
+            )
+        return with_layers(result, {id(there[name]): layer for name, layer in made.items()})
+
+
+@cache
+def _converted(native: type) -> type:
+    """Return the class of a user's converted objects."""
+    own: dict[str, Any] = {"native_class": native, "__doc__": native.__doc__}
+    if getattr(native.get_config, "_is_default", False):  # type: ignore[attr-defined]
+        # Then Keras writes the arguments of the user's class itself, unless another method seems to.
+        def get_config(self: Any) -> dict[str, Any]:
+            return Converted.get_config(self)
+
+        get_config._is_default = True  # type: ignore[attr-defined]
+        own["get_config"] = get_config
+    made = type(native.__name__, (Converted, native), own)
+    # Known to Keras by one name, which is the base's: a file does not need the class that was made here.
+    _register(made)
+    _register(Converted)
+    return made
+
+
+def class_of(layer: Any) -> Any:
+    """Return the user's class of a converted object; of any other object its class."""
+    native = layer.native_class if isinstance(layer, Converted) else None
+    return type(layer) if native is None else native
+
+
+def own_config(layer: Any) -> dict[str, Any]:
+    """Return what the user's class says of an object."""
+    config: dict[str, Any] = class_of(layer).get_config(layer)
+    return config
+
+
+def fresh(native: type, config: Mapping[str, Any], build_config: Mapping[str, Any] | None) -> Any:
+    """Return a built object of a class from its configuration, without arguments that it does not take.
+
+    Parameters
+    ----------
+    native : type
+        The class.
+    config, build_config : mapping
+        From ``get_config`` and ``get_build_config``.
+    """
+    wanted = inspect.signature(native.__init__).parameters  # type: ignore[misc]
+    takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in wanted.values())
+    kind: Any = native
+    if takes_all or "from_config" in vars(native):
+        result = kind.from_config(dict(config))
+    else:
+        result = kind(**{name: value for name, value in config.items() if name in wanted})
+    if build_config and not result.built:
+        result.build_from_config(build_config)
+    if build_config and not result.built:
+        _call_once(result, build_config)
+    return result
+
+
+def _call_once(model: Any, built: Mapping[str, Any]) -> None:
+    """Call a model with zeros of the shapes that another one was built for, so that it has its weights."""
+
+    def zeros(shape: Any) -> Any:
+        if isinstance(shape, dict):
+            return {name: zeros(each) for name, each in shape.items()}
+        if isinstance(shape, list | tuple) and any(isinstance(each, list | tuple) for each in shape):
+            return [zeros(each) for each in shape]
+        return np.zeros([1 if length is None else length for length in shape], model.compute_dtype)
+
+    shapes = built.get("shapes_dict")
+    if shapes is None:
+        model(zeros(built["input_shape"]), training=False)
+    else:
+        model(**{name.removesuffix("_shape"): zeros(each) for name, each in shapes.items()}, training=False)
+
+
+def with_layers(model: Any, replaced: Mapping[int, Any]) -> Any:
+    """Put layers into the places of others; where that puts any on crossbars, have Keras save it.
+
+    Parameters
+    ----------
+    model : Layer
+        Of a user's class; it is changed.
+    replaced : mapping of int to Layer
+        The new layers by the ids of those that are there now.
+    """
+    names = [name for name, layer in _named(model).items() if id(layer) in replaced]
+    for _, layer in list(walk(model)):
+        _swap(layer, replaced)
+    if any(True for _ in crossbars_of(model)):
+        object.__setattr__(model, "__class__", _converted(class_of(model)))
+        model.__dict__["swapped"] = tuple(names)
+    return model
+
+
+def _named(model: Any) -> dict[str, Any]:
+    """Return the layers in a model by names that depend on the model alone; wrappers hide what they wrap."""
+    found: dict[str, Any] = {}
+    for name, layer in walk(model, counted=True):
+        found.setdefault(name, layer)
+    return found
+
+
+def _swap(layer: Any, replaced: Mapping[int, Any]) -> None:
+    """Put layers into the places of others, wherever the attributes of a layer hold them."""
+    if not any(id(each) in replaced for each in layer._layers):
+        return
+    locked = layer._tracker.locked
+    layer._tracker.unlock()
+    for name, value in list(vars(layer).items()):
+        if name == "_layers":
+            continue
+        if id(value) in replaced:
+            setattr(layer, name, replaced[id(value)])
+        elif isinstance(value, list | dict):
+            _swap_items(value, replaced)
+    seen: dict[int, Any] = {}
+    for each in layer._layers:
+        now = replaced.get(id(each), each)
+        seen[id(now)] = now
+    layer._layers[:] = list(seen.values())
+    if locked:
+        layer._tracker.lock()
+
+
+def _swap_items(value: Any, replaced: Mapping[int, Any]) -> None:
+    items: Iterable[Any] = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, each in list(items):
+        if id(each) in replaced:
+            value[key] = replaced[id(each)]
+        elif isinstance(each, list | dict):
+            _swap_items(each, replaced)

@@ -1,0 +1,139 @@
+"""A copy of a model in which some layers have another form: on crossbars, or native again.
+
+Functional and sequential models are cloned with their layers replaced, models of the user's own classes are
+made anew from their configuration and have the layers in their attributes replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from xbar_core.errors import ConfigError
+from xbar_tf._plan import children, is_container, is_wrapper, own_weights, walk
+from xbar_tf.native import native_class, on_crossbars
+from xbar_tf.own_classes import class_of, fresh, own_config, with_layers
+
+Made = Callable[[Any], Any]
+"""A function that returns the new form of a layer, or None where it stays what it is."""
+
+
+def remade(model: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
+    """Return a copy of a model in which layers have another form, all weights with it.
+
+    Parameters
+    ----------
+    model : Model
+        Any model.
+    form : callable
+        Returns the new, unbuilt form of a layer, or None.
+    load : callable
+        ``load(new, old)`` builds the new form and gives it the weights of the old one.
+    """
+    if not is_container(model):
+        return _remade_subclass(model, form, load)
+    compiled, model.compiled = model.compiled, False
+    try:
+        result = keras.models.clone_model(
+            model, clone_function=lambda layer: _remade_layer(layer, form, load), recursive=True
+        )
+    finally:
+        model.compiled = compiled
+    if not result.built:
+        result.build(model._build_shapes_dict or model.input_shape)
+    return result
+
+
+def _remade_part(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
+    return (remade if is_container(layer) else _remade_wrapper)(layer, form, load)
+
+
+def _remade_layer(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.Lambda):
+        return layer  # nothing in it to copy
+    new = form(layer)
+    if new is not None:
+        load(new, layer)
+        return new
+    if is_wrapper(layer) or is_container(layer):
+        return _remade_part(layer, form, load)
+    if children(layer):
+        return _remade_subclass(layer, form, load)
+    new = layer.__class__.from_config(layer.get_config())
+    _build_like(new, layer)
+    new.set_weights(layer.get_weights())
+    return new
+
+
+def _remade_wrapper(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
+    config = {key: value for key, value in layer.get_config().items() if not key.endswith("layer")}
+    if isinstance(layer, keras.layers.TimeDistributed):
+        new = layer.__class__(_remade_layer(layer.layer, form, load), **config)
+        _build_like(new, layer)
+        return new
+    # Bidirectional makes the forward layer anew, so both get their weights when it is there.
+    pairs = (layer.forward_layer, layer.backward_layer)
+    ahead, back = (form(each) or each.__class__.from_config(each.get_config()) for each in pairs)
+    new = layer.__class__(ahead, backward_layer=back, **config)
+    for inner, old in zip((new.forward_layer, new.backward_layer), pairs, strict=True):
+        if type(inner) is type(old):
+            _build_like(inner, old)
+            inner.set_weights(old.get_weights())
+        else:
+            load(inner, old)
+    _build_like(new, layer)
+    return new
+
+
+def _build_like(new: Any, old: Any) -> None:
+    """Build a layer for the inputs that another one has."""
+    if not old.built or new.built:
+        return
+    config = old.get_build_config()
+    if config:
+        new.build_from_config(config)
+
+
+def _remade_subclass(model: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
+    try:
+        built = model.get_build_config() if model.built else None
+        result = fresh(class_of(model), own_config(model), built)
+    except Exception as error:  # the user's own code may fail in any way
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise ConfigError(
+            f"model: a {type(model).__name__} cannot be made anew from its configuration "
+            f"({type(error).__name__}: {reason}); give the class get_config and from_config"
+        ) from error
+    old, new = list(walk(model)), [layer for _, layer in walk(result)]
+    if [_native_type(layer) for _, layer in old] != [class_of(layer) for layer in new]:
+        raise ConfigError(
+            f"model: a {type(model).__name__} made anew from get_config has other layers than this one; have "
+            "get_config return all arguments, make all layers in __init__, and call the model once"
+        )
+    replaced: dict[int, Any] = {}
+    whole: list[str] = []  # names of models and wrappers that were replaced with all that is in them
+    for (name, layer), anew in zip(old, new, strict=True):
+        if id(anew) in replaced or any(name.startswith(f"{outer}.") or name == outer for outer in whole):
+            continue
+        if layer is not model and (changed := form(layer)) is not None:
+            load(changed, layer)
+            replaced[id(anew)] = changed
+        elif layer is not model and (is_container(layer) or is_wrapper(layer)):
+            replaced[id(anew)] = _remade_part(layer, form, load)
+            whole.append(name)
+        elif children(layer):
+            _copy_weights(own_weights(layer), own_weights(anew))
+        else:
+            anew.set_weights(layer.get_weights())
+    return with_layers(result, replaced)
+
+
+def _native_type(layer: Any) -> type:
+    return native_class(layer) if on_crossbars(layer) else class_of(layer)
+
+
+def _copy_weights(source: list[Any], target: list[Any]) -> None:
+    for old, new in zip(source, target, strict=True):
+        new.assign(old)

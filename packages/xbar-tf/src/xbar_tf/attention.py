@@ -142,6 +142,7 @@ class XbarMultiHeadAttention(keras.layers.MultiHeadAttention):
             dtype=self.dtype_policy,
             name=name,
         )
+        twin.key_of_file = self.draw_key is None
         twin.build(tuple(source.get_build_config()["input_shape"]))
         return twin
 

@@ -5,6 +5,7 @@ See `xbar_tf.crossbar` for the contract that layers, conversion and optimizers a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class CrossbarLayer(keras.layers.Layer):
     ----------
     crossbars : dict of str to Crossbar
         Handles by suffix; empty until the layer is built.
+    key_of_file : bool
+        Whether a weights file says what keys the draws, because nobody else did.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class CrossbarLayer(keras.layers.Layer):
         self.supports_jit = False
         self.chip = resolve_chip(config, seed)
         self.key, self.signed_input, self._given_w_max = key, signed_input, w_max
+        self.key_of_file = key is None
         # Not by assignment: Keras would track it, and lock it once the layer is built.
         self.__dict__["crossbars"] = {}
 
@@ -104,9 +108,7 @@ class CrossbarLayer(keras.layers.Layer):
         """
         inputs, outputs = weight.shape
         signed = self.signed_input if signed_input is None else signed_input
-        key: int | str = self.name if self.key is None else self.key
-        name = f"{key}{suffix}" if suffix else key
-        layouts = layouts_of(self.chip, inputs, outputs, name, signed, parts)
+        layouts = layouts_of(self.chip, inputs, outputs, self._keyed(suffix), signed, parts)
         weight = np.ascontiguousarray(weight)
         values = _values(program_parts(layouts, weight, self._w_max(suffix)))
         values["ranges"] = Ranges().to_array()
@@ -171,7 +173,30 @@ class CrossbarLayer(keras.layers.Layer):
         found = {suffix: crossbar.conductances() for suffix, crossbar in self.crossbars.items()}
         return found[""] if list(found) == [""] else found
 
+    def _keyed(self, suffix: str) -> int | str:
+        """Return what keys the draws of a crossbar weight."""
+        key: int | str = self.name if self.key is None else self.key
+        return f"{key}{suffix}" if suffix else key
+
     # Files: what a load brings is compared with what is kept, so nothing is to be told to the handles.
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the weights, and what keys the draws."""
+        super().save_own_variables(store)
+        store["key"] = np.frombuffer(json.dumps(self._keyed("")).encode(), np.uint8)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load the weights; a layer whose key is only the name that Keras gave it takes that of the file.
+
+        In a model of the user's own class Keras numbers layers over the whole process, anew in every object.
+        """
+        values = {name: store[name] for name in store.keys()}  # noqa: SIM118 (no mapping)
+        key = values.pop("key", None)
+        super().load_own_variables(values)
+        if key is not None and self.key_of_file:
+            self.key = json.loads(np.asarray(key).tobytes())
+            for suffix, crossbar in self.crossbars.items():
+                crossbar.rename(self._keyed(suffix))
 
     def get_config(self) -> dict[str, Any]:
         """Return what the layer is made from, the whole chip included."""

@@ -91,13 +91,10 @@ def host(value: Any) -> Array:
 
 def assign(variable: keras.Variable, value: Any) -> None:
     """Give a Keras weight a value now, in every replica, from whichever thread."""
-    held = variable.value
+    held, given = variable.value, np.asarray(value, variable.dtype)
+    if given.shape != tuple(variable.shape):
+        raise ValueError(f"{variable.path}: an array of shape {given.shape} is not of {variable.shape}")
     for part in getattr(held, "values", (held,)):
-        # What is no tensor yet, the operation would turn into one at twice the cost of `tf.constant`.
-        known = isinstance(value, np.ndarray) or not tf.is_tensor(value)
-        given = tf.constant(value, part.dtype) if known else value
-        if given.shape != part.shape:
-            raise ValueError(f"{variable.path}: shape {given.shape} does not go into {part.shape}")
         # The variable's own method costs several times as much, at every call that learns a range.
         tf.raw_ops.AssignVariableOp(resource=part.handle, value=given)
 

@@ -8,6 +8,7 @@ columns, the row currents of every output place pass the ADC, then they are fold
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ from xbar_tf.crossbar import Crossbar, Held, Solved
 from xbar_tf.reads import Note
 
 Currents = Callable[[], Iterable[Array]]
+MASKED = 4
+"""Row tiles that one convolution with masked kernels serves at once; more of them multiply too many zeros."""
 
 
 def is_plain(layout: Layout) -> bool:
@@ -127,7 +130,7 @@ class Convolution:
         """Return the forward read by one convolution, or product of patches, for every tile."""
         layout = self.crossbar.layout
         batch, outputs = sent.value.shape[0], layout.outputs * self.crossbar.parts
-        like = np.empty((batch, *size, outputs), sent.value.dtype)
+        like = np.empty((batch * math.prod(size), outputs), sent.value.dtype)
         currents = (
             self._convolved(solved, sent) if self.native else self._multiplied(solved, sent, like.shape)
         )
@@ -138,14 +141,16 @@ class Convolution:
     def _convolved(self, solved: Solved, sent: Encoded) -> Currents:
         if "kernels" not in solved.derived:
             solved.derived["kernels"] = _kernels(self.crossbar.layout.forward, solved, self.geometry)
-        padding = [[0, 0], *map(list, self.geometry.padding), [0, 0]]
+        outputs = self.crossbar.layout.outputs
 
         def currents() -> Iterator[Array]:
             for volts in sent.voltages:
                 whole = tf.constant(volts)
                 for first, last, kernel in solved.derived["kernels"]:
                     part = whole if last - first == volts.shape[-1] else whole[..., first:last]
-                    yield host(tf.nn.conv2d(part, kernel, self.geometry.stride, padding))
+                    found = host(_conv2d(part, kernel, self.geometry))
+                    tiles = found.shape[-1] // outputs
+                    yield found.reshape(-1, outputs) if tiles == 1 else found.reshape(-1, tiles, outputs)
 
         return currents
 
@@ -190,14 +195,13 @@ class Convolution:
         """Return the digital outer product (in, out) of the patches of `inputs` and of `errors`."""
         geometry, channels = self.geometry, inputs.shape[-1]
         if self.native:
-            pads = [0, 0, *(side for sides in geometry.padding for side in sides), 0, 0]
+            # Zeros around it are laid first: with an explicit padding TensorFlow takes 15 times as long.
             kernel = tf.raw_ops.Conv2DBackpropFilter(
-                input=inputs,
-                filter_sizes=(*geometry.kernel, channels, errors.shape[-1]),
-                out_backprop=errors,
+                input=tf.constant(geometry.pad(inputs)),
+                filter_sizes=tf.constant((*geometry.kernel, channels, errors.shape[-1])),
+                out_backprop=tf.constant(errors),
                 strides=(1, *geometry.stride, 1),
-                padding="EXPLICIT" if any(pads) else "VALID",
-                explicit_paddings=pads if any(pads) else [],
+                padding="VALID",
             )
             return np.moveaxis(host(kernel), 2, 0).reshape(channels * geometry.cells, -1)
         parts = self.crossbar.parts
@@ -340,16 +344,33 @@ def settled(
     return values or currents(), scale, ranges
 
 
+def _conv2d(x: tf.Tensor, kernel: tf.Tensor, geometry: Geometry) -> tf.Tensor:
+    """Return TensorFlow's convolution of this shape."""
+    pads = [0, 0, *(side for sides in geometry.padding for side in sides), 0, 0]
+    return tf.raw_ops.Conv2D(
+        input=x,
+        filter=kernel,
+        strides=(1, *geometry.stride, 1),
+        padding="EXPLICIT" if any(pads) else "VALID",
+        explicit_paddings=pads if any(pads) else [],
+    )
+
+
 def _kernels(plan: ReadPlan, solved: Solved, geometry: Geometry) -> list[tuple[int, int, tf.Tensor]]:
-    """Return (first channel, last channel, kernel) of every plane and row tile."""
+    """Return (first channel, last channel, kernel) of every convolution of a phase of the voltages.
+
+    The outputs of a kernel are those of a row tile, or where tiles are few of all tiles, one after the other.
+    """
     cells, kernels = geometry.cells, []
+    bounds = [plan.bounds] if len(plan.bounds) <= MASKED else [(tile,) for tile in plan.bounds]
     for plane in solved.matrices[0].forward:
-        for start, stop in plan.bounds:
-            first, last = start // cells, -(-stop // cells)
-            rows = np.zeros(((last - first) * cells, plane.shape[1]), plane.dtype)
-            rows[start - first * cells : stop - first * cells] = plane[start:stop]
-            kernel = rows.reshape(last - first, *geometry.kernel, -1)
-            kernels.append((first, last, tf.constant(np.ascontiguousarray(np.moveaxis(kernel, 0, -2)))))
+        for tiles in bounds:
+            first, last = tiles[0][0] // cells, -(-tiles[-1][1] // cells)
+            rows = np.zeros(((last - first) * cells, len(tiles), plane.shape[1]), plane.dtype)
+            for tile, (start, stop) in enumerate(tiles):
+                rows[start - first * cells : stop - first * cells, tile] = plane[start:stop]
+            kernel = np.moveaxis(rows.reshape(last - first, *geometry.kernel, -1), 0, -2)
+            kernels.append((first, last, tf.constant(np.ascontiguousarray(kernel))))
     return kernels
 
 

@@ -37,8 +37,8 @@ class Ranges(NamedTuple):
     @classmethod
     def from_array(cls, values: Any) -> Ranges:
         """Return the ranges that `to_array` wrote."""
-        rows = [(float(value), int(batches)) for value, batches in np.asarray(values, dtype=np.float64)]
-        return cls(*(RangeState(*row) for row in rows))
+        rows = np.asarray(values, dtype=np.float64).tolist()
+        return cls(*(RangeState(value, int(batches)) for value, batches in rows))
 
     @classmethod
     def largest(cls, learned: Sequence[Ranges]) -> Ranges:

@@ -18,7 +18,7 @@ import torch
 import xbar_tf
 import xbar_torch
 from xbar_core.config import Chip, preset
-from xbar_tf import exchange
+from xbar_tf import exchange, trainer_state
 from xbar_tf import zoo as keras_zoo
 from xbar_torch import zoo as torch_zoo
 
@@ -209,6 +209,42 @@ def test_interpolated_circuit_in_float64(network: str, reuse: str, eager: bool, 
             if reference is not None:
                 factor = held["references"].numpy()[0, side, 0]
                 np.testing.assert_allclose(factor, reference.factor, rtol=1e-9)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
+@pytest.mark.parametrize("network", ["lenet5", "lstm"])
+def test_interpolation_counts_steps_of_ordinary_optimizers(network: str, eager: bool, dtype: str) -> None:
+    """A step of SGD on the states is an update: exact solutions are due at the same steps in both.
+
+    Looks in evaluation and saving in between count nothing.
+    """
+    chip = PLAIN.with_values(
+        {"circuit": {"kind": "interpolated", "period": 2}, "backward": {"mode": "exact"}}
+    )
+    native, twin = natives(network, dtype)
+    module, model = xbar_torch.convert(native, chip), xbar_tf.convert(twin, chip)
+    first = torch.optim.SGD(module.parameters(), 0.0625, 0.875)  # exact in float32, which Keras' are
+    step = keras_step(model, keras.optimizers.SGD(0.0625, 0.875), eager)
+    solved = []
+    for index, (x, y) in enumerate(batches(network, dtype, 5)):
+        logits, _ = torch_step(module, first, x, y)
+        np.testing.assert_allclose(step(last(x), y)[0].numpy(), logits, atol=1e-9 * np.abs(logits).max())
+        if index % 2:
+            with torch.no_grad():
+                module.eval()(torch.from_numpy(x))
+            module.train()
+            model(last(x))
+        module.state_dict()
+        trainer_state.collect(model, keras.optimizers.SGD())
+        assert_same_chip(module, model, 1e-9)
+        held = [dict(kind.crossbars_of(each)) for kind, each in ((xbar_torch, module), (xbar_tf, model))]
+        theirs = [c.references[0][0].update for c in held[0].values()]
+        ours = [int(c.variables["reference_updates"].numpy()[0]) for c in held[1].values()]
+        assert ours == theirs
+        solved.append(set(ours))
+        assert {c.counter("updates") for c in held[1].values()} == {index + 1}
+    # Read before the step; the evaluations after steps 2 and 4 are the first to meet what they left.
+    assert solved == [{0}, {2}, {2}, {4}, {4}]
 
 
 @pytest.mark.parametrize("network", ["lenet5", "lstm"])

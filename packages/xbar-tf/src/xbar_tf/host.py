@@ -182,6 +182,8 @@ class CrossbarLayer(keras.layers.Layer):
 
     def save_own_variables(self, store: Any) -> None:
         """Save the weights, and what keys the draws."""
+        for crossbar in self.crossbars.values():
+            crossbar.settled(crossbar.present())
         super().save_own_variables(store)
         store["key"] = np.frombuffer(json.dumps(self._keyed("")).encode(), np.uint8)
 

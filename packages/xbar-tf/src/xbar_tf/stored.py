@@ -227,7 +227,7 @@ class StoredWeight(ArraySets):
             self._backward = self._backward or (backward and self.crossbar_mode)
             step = held.step(training)
             if not self.is_fresh(held, step):
-                self.group.refresh(cast("Crossbar", self), held, step, training)
+                self.group.refresh(cast("Crossbar", self), self.settled(held), step, training)
             assert self._solved is not None
             return self._solved
 
@@ -258,6 +258,23 @@ class StoredWeight(ArraySets):
         return same and all(
             np.array_equal(found.held.buffers[name], value) for name, value in held.buffers.items()
         )
+
+    def settled(self, held: Held) -> Held:
+        """Count a change of the states that was no write, a step of an ordinary optimizer; return what holds.
+
+        The periods of the interpolation are counts of updates.
+        """
+        solved, at = self._solved, COUNTERS.index("updates")
+        if not self.layout.interpolates or solved is None or held.counters[at] != solved.held.counters[at]:
+            return held
+        if np.array_equal(np.clip(held.state, 0.0, 1.0), np.clip(solved.held.state, 0.0, 1.0)):
+            return held
+        # Of the variable as of the call: in a sequence a call counts from where the sequence began.
+        kept, counters = host(self.variables["counters"]).copy(), held.counters.copy()
+        kept[at] += 1
+        counters[at] += 1
+        assign(self.variables["counters"], kept)
+        return held._replace(counters=counters)
 
     def requests(self, held: Held, step: int) -> list[Request]:
         """Return what is asked of `read_matrices`, for every array set."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xbar_core.lab.trainer import Arrays
 from xbar_tf._bridge import assign, host
 from xbar_tf._plan import count_names, own_weights
+from xbar_tf.host import crossbars_of
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
@@ -55,6 +56,8 @@ def _named_layers(layer: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def collect(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> Arrays:
     """Return all variables of a network and of its optimizer by flat names."""
+    for _, crossbar in crossbars_of(network):
+        crossbar.settled(crossbar.present())
     return {name: to_array(variable) for name, variable in _all(network, optimizer).items()}
 
 

@@ -88,11 +88,13 @@ class Crossbar(ArraySets):
         self._requests: list[Request] = []
         self._key: tuple[Any, ...] | None = None
         self._snapshot: Tensor | None = None
+        self._solved_update = -1
         self._projected: tuple[int, int] | None = None
         self._pulse_key: tuple[int, int] | None = None
         self._backward = False
 
     def __getstate__(self) -> dict[str, Any]:
+        self.settle()
         # What `forget` drops is private, or the pulses.
         return {name: value for name, value in self.__dict__.items() if name[0] != "_" and name != "pulses"}
 
@@ -196,6 +198,8 @@ class Crossbar(ArraySets):
 
     def requests(self) -> list[Request]:
         """Return what is asked of `read_matrices`, for every array set."""
+        self.settle()
+        self._solved_update = self.counters.updates
         snapshot = self.state.detach().clone()
         self._key, self._snapshot = self._present_key(), snapshot
         held = snapshot.clamp(0.0, 1.0) if self._projected != self._key[:2] else snapshot
@@ -213,6 +217,17 @@ class Crossbar(ArraySets):
             )
             for part, (layout, state) in enumerate(zip(self.layouts, self.states(held), strict=True))
         ]
+
+    def settle(self) -> None:
+        """Count a change of the states that was no write: a step of an ordinary optimizer.
+
+        The periods of the interpolation are counts of updates.
+        """
+        if not self.layout.interpolates or self._snapshot is None:
+            return
+        if self.counters.updates == self._solved_update:
+            held, solved = self.state.detach().clamp(0.0, 1.0), self._snapshot.clamp(0.0, 1.0)
+            self.counters.updates += int(not torch.equal(held, solved))
 
     def accept(self, requests: list[Request], matrices: list[Matrices]) -> None:
         """Take the matrices of `requests`."""

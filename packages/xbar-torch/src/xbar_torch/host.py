@@ -7,8 +7,7 @@ optimizers are built on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +16,15 @@ from xbar_core.config import Chip
 from xbar_core.engine import Ranges, Reference
 from xbar_core.engine.array_sets import layouts_of
 from xbar_core.engine.call import Counters
-from xbar_torch._bridge import ANALOG, analog_dtype, resolve_chip
+from xbar_torch._bridge import ANALOG, analog_dtype
 from xbar_torch.crossbar import Crossbar
+from xbar_torch.native import NativeTwin
 
 _EXTRA = ("ranges", "counters")
 _REFERENCES = ("reference", "reference_backward")
 
 
-class CrossbarModule(nn.Module):
+class CrossbarModule(NativeTwin):
     """A module with one or several crossbar weights.
 
     Attributes
@@ -41,34 +41,13 @@ class CrossbarModule(nn.Module):
         self.data_parallel = True
         self._engine_buffers: dict[str, tuple[str, ...]] = {}
 
-    @classmethod
-    def from_native(
-        cls,
-        native: nn.Module,
-        config: str | Path | Chip = "ideal",
-        *,
-        seed: int | None = None,
-        name: int | str = 0,
-        signed_input: bool = True,
-        w_max: Any = None,
-    ) -> Self:
-        """Return a layer with the weights of its native twin programmed; digital parameters are shared.
+    def _prepare(self) -> None:
+        CrossbarModule.__init__(self)
 
-        Parameters
-        ----------
-        native : Module
-            The twin of `torch.nn`.
-        config, seed, name, signed_input, w_max
-            As when the layer is made anew.
-        """
-        layer = cls.__new__(cls)
-        CrossbarModule.__init__(layer)
-        layer._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
-        return layer.train(native.training)
-
-    def _adopt(self, native: Any, chip: Chip, name: int | str, signed_input: bool, w_max: Any) -> None:
-        """Take over what a native twin holds, its weights by `add_crossbar`."""
-        raise NotImplementedError(f"{type(self).__name__} has no native twin")
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("weight") and name.removeprefix("weight") in self.__dict__.get("crossbars", {}):
+            raise AttributeError(f"{name} is read-only: it is what the devices hold; use load_native")
+        super().__setattr__(name, value)
 
     def add_crossbar(
         self,
@@ -155,6 +134,7 @@ class CrossbarModule(nn.Module):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for suffix, crossbar in self.crossbars.items():
+            crossbar.settle()
             destination[f"{prefix}ranges{suffix}"] = torch.from_numpy(crossbar.ranges.to_array())
             destination[f"{prefix}counters{suffix}"] = torch.from_numpy(crossbar.counters.to_array())
             for direction, name in enumerate(_REFERENCES):

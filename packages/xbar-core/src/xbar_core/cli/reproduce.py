@@ -125,7 +125,7 @@ def _show(report: Report) -> None:
             "the same command goes on"
         )
     rows = [(finding.claim, finding.found, finding.verdict) for finding in report.findings]
-    columns = (("the paper says", "left"), ("found", "left"), ("verdict", "left"))
+    columns = (("claim", "left"), ("found", "left"), ("verdict", "left"))
     table(report.title, columns, rows, report.conditions)
 
 

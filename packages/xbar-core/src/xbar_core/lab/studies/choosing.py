@@ -29,7 +29,7 @@ def changed(point: Point, changes: Sequence[Field]) -> Point:
     limit = values.pop("limit", point.setup.limit)
     if limit is not None:
         check_integer("limit", limit, minimum=1)
-    if recipe is None or point.setup.task != "train":
+    if recipe is None:
         return point
     return replace(point, setup=replace(point.setup, recipe=replace(recipe, **values), limit=limit))
 
@@ -86,12 +86,12 @@ def runnable(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     first: ConfigError | ShapeError | None = None
     groups: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
-        trains = point.setup.task == "train"
-        source: tuple[Any, ...] = (point.setup.dataset, point.setup.limit) if trains else ()
+        setup = point.setup
+        source: tuple[Any, ...] = () if setup.recipe is None else (setup.dataset, setup.limit)
         groups.setdefault(source, []).append(point)
     for key, group in groups.items():
         try:
-            check_training([point.setup for point in group])
+            check_training([replace(point.setup, task="train") for point in group])
         except (ConfigError, ShapeError) as error:
             first = first or error
             # Only what is wrong: the rest tells about folders of this machine.

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from xbar_core.config import preset
-from xbar_core.lab.studies.frame import Finding, Scale, Study, lenet, seeds, thinned, trained
+from xbar_core.lab.studies.frame import Finding, Scale, Study, Verdict, lenet, seeds, thinned, trained
 from xbar_core.lab.studies.judging import (
     compared,
     harmful,
@@ -20,13 +20,15 @@ from xbar_core.lab.studies.judging import (
 from xbar_core.lab.sweep.figures import draw_line
 from xbar_core.lab.sweep.points import Point
 from xbar_core.lab.sweep.results import Table
+from xbar_core.lab.sweep.spread import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_V = (0.01, 0.1, 0.5, 1.0, 5.0)
+_V = (0.01, 0.1, 0.5, 1.0, 5.0, 20.0)
 _FEW_V = (0.01, 0.1, 1.0, 5.0)
 _GAMMA = (1.0, 5.0, 10.0, 20.0)
+_FEW_GAMMA = (1.0, 5.0, 10.0)
 # A balanced pair cancels much of the asymmetry, a single device against a reference does not; a range
 # eight times as wide takes the steps and the states nearer to the middle.
 _MAPPINGS: dict[str, dict[str, Any]] = {
@@ -43,26 +45,28 @@ _LAWS: dict[str, dict[str, Any]] = {
     "sqrt, before the rate": {"update.noise.law": "sqrt"},
     "sqrt, after the rate": {"update.noise.law": "sqrt", "update.noise.stage": "after_lr"},
 }
-_ALMOST_NONE, _ALL, _TEN = 0.005, 0.30, 0.05  # shares of the test samples
+_PLAIN = ("balanced pair", "txsim")  # what the paper most likely has
+_ALMOST_NONE, _ALL = 0.005, 0.30  # shares of the test samples
+_ABOUT_TEN = (0.05, 0.20)
 
 
 def _points(scale: Scale) -> list[Point]:
     recipe, where, _ = lenet(scale)
-    chip = preset("txsim")
+    chip = preset("txsim").with_("circuit", {"kind": "aam", "order": 1})
     made = [
         trained({"part": "reference", "case": "native", "value": 0.0, "seed": seed}, None, recipe, **where)
-        for seed in seeds(scale)
+        for seed in seeds(scale, 4)
     ]
     for name, changes in _MAPPINGS.items():
         for v in thinned(_FEW_V if "," in name else _V, scale):
             case = chip.with_values({**changes, "update.v_up": v, "update.v_down": v})
-            for seed in seeds(scale):
+            for seed in seeds(scale, 4 if name in _PLAIN else 3):
                 labels = {"part": "v", "case": name, "value": v, "seed": seed}
                 made.append(trained(labels, case, recipe, **where))
     for name, changes in _LAWS.items():
-        for gamma in thinned(_GAMMA, scale):
+        for gamma in thinned(_GAMMA if name in _PLAIN else _FEW_GAMMA, scale):
             case = chip.with_values({**changes, "update.noise.gamma": gamma})
-            for seed in seeds(scale):
+            for seed in seeds(scale, 4 if name in _PLAIN else 3):
                 labels = {"part": "gamma", "case": name, "value": gamma, "seed": seed}
                 made.append(trained(labels, case, recipe, **where))
     return made
@@ -110,11 +114,12 @@ def _findings(table: Table) -> list[Finding]:
             )
         )
         fatal = lost(table, of("v", case, 0.01), of("v", case, 1.0))
-        beyond = lost(table, of("v", case, 0.01), of("v", case, 5.0))
+        beyond = [(v, lost(table, of("v", case, 0.01), of("v", case, v))) for v in _V if v > 1]
         findings.append(
             compared(
                 f"v = 1 is fatal: training fails to converge ({case})",
-                f"lost {points_text(fatal)}; at v = 5 {points_text(beyond)}",
+                f"lost {points_text(fatal)}; "
+                + listing(f"at v = {v:g} {points_text(loss)}" for v, loss in beyond if loss.count),
                 harmful(fatal, _ALL),
                 f"accuracy against v: {series}. A step on a device is at most {_bend(1.0):.0%} off at v = "
                 "1 (at an end of its range), and the two halves of a pair are off in opposite directions.",
@@ -139,12 +144,22 @@ def _findings(table: Table) -> list[Finding]:
             compared(
                 f"gamma = 10 costs about 10 points (law {case})",
                 f"lost {points_text(many)} against gamma 1",
-                harmful(many, _TEN),
+                _about_ten(many),
                 f"{series}. The effect of the noise grows with rate and network.",
                 many.count,
             )
         )
     return findings
+
+
+def _about_ten(loss: Estimate) -> Verdict:
+    """Judge whether the loss is about ten points, whatever the interval leaves open within that."""
+    low, high = _ABOUT_TEN
+    if loss.count < 3:
+        return "undecided"
+    if loss.beyond_spread and low <= loss.mean <= high:
+        return "reproduced"
+    return "not reproduced" if loss.high < low or loss.low > high else "undecided"
 
 
 def _bend(v: float) -> float:
@@ -154,9 +169,10 @@ def _bend(v: float) -> float:
 
 def _conditions(scale: Scale) -> str:
     return (
-        f"{lenet(scale)[2]} Chip txsim (exact circuit); gamma 5 while v varies, v 0.01 while gamma varies. "
+        f"{lenet(scale)[2]} Chip txsim (AAM of order 1); gamma 5 while v varies, v 0.01 while gamma varies. "
         "Law txsim draws the same noise before and after the rate. Almost nothing means at most "
-        f"{100 * _ALMOST_NONE:g} points, fatal at least {100 * _ALL:g}, about ten at least {100 * _TEN:g}."
+        f"{100 * _ALMOST_NONE:g} points, fatal at least {100 * _ALL:g}, about ten from "
+        f"{100 * _ABOUT_TEN[0]:g} to {100 * _ABOUT_TEN[1]:g}."
     )
 
 

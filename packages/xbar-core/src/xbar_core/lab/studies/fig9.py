@@ -19,22 +19,22 @@ from xbar_core.lab.trainer import Recipe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SIDE = 8
+_SIDE, _BLOCK = 8, 3  # pixels of an image, and of the square that each is the mean of
 _LEAST = 0.03  # the paper's smallest degradation
 
 
-def tiny_digits(folder: Path) -> DataSet:
-    """Return the digits at 8x8 pixels: residual networks train on them within minutes on two cores."""
-    del folder  # the images come inside a package
-    data = load_data("digits")
+def tiny_mnist(folder: Path) -> DataSet:
+    """Return MNIST at 8x8 pixels: residual networks train on a part of it within minutes on two cores."""
+    data = load_data("mnist", folder)
 
     def smaller(images: Any) -> Any:
-        side = images.shape[-1]
-        where = (np.arange(_SIDE) * side + side // 2) // _SIDE
-        return np.ascontiguousarray(images[..., where[:, None], where])
+        edge, block = (images.shape[-1] - _SIDE * _BLOCK) // 2, (_SIDE, _BLOCK, _SIDE, _BLOCK)
+        inner = slice(edge, edge + _SIDE * _BLOCK)
+        means = images[..., inner, inner].reshape(*images.shape[:-2], *block).mean(axis=(-3, -1))
+        return means.astype(np.uint8)
 
     return DataSet(
-        "tiny-digits",
+        "tiny-mnist",
         smaller(data.train_x),
         data.train_y,
         smaller(data.test_x),
@@ -61,10 +61,11 @@ def _networks(scale: Scale) -> dict[str, tuple[Recipe, dict[str, Any]]]:
                 {"dataset": "tiny-imagenet"},
             ),
         }
-    where: dict[str, Any] = {"dataset": f"{__name__}:tiny_digits"}
     if scale == "smoke":
-        return {"ResNet-20": (Recipe("resnet20", epochs=1, batch=16, rate=0.02), {**where, "limit": 16})}
-    recipe: dict[str, Any] = {"epochs": 4, "batch": 32, "rate": 0.05}
+        training = Recipe("resnet20", epochs=1, batch=16, rate=0.02)
+        return {"ResNet-20": (training, {"dataset": "digits", "limit": 16})}
+    where: dict[str, Any] = {"dataset": f"{__name__}:tiny_mnist", "limit": 1500}
+    recipe: dict[str, Any] = {"epochs": 5, "batch": 32, "rate": 0.05}
     return {
         "ResNet-20": (Recipe("resnet20", **recipe), where),
         "ResNet-56": (Recipe("resnet56", **recipe), where),
@@ -84,7 +85,7 @@ def _points(scale: Scale) -> list[Point]:
         trained({"network": network, "system": name, "seed": seed}, chip, recipe, **where)
         for network, (recipe, where) in _networks(scale).items()
         for name, chip in _systems(scale).items()
-        for seed in seeds(scale)
+        for seed in seeds(scale, 3 if scale == "paper" else 4)
     ]
 
 
@@ -154,9 +155,9 @@ def _conditions(scale: Scale) -> str:
     if scale == "smoke":
         return "ResNet-20 on 16 images, one step: a check that the study runs, no result."
     return (
-        f"ResNet-20 and ResNet-56 on digits of {_SIDE}x{_SIDE} pixels (355 test images), 4 epochs of "
-        "batches of 32, rate 0.05; chip txsim with AAM of order 1. VGG-16 and ResNet-18 (15 and 11 million "
-        "weights) are left to the scale `paper`."
+        f"ResNet-20 and ResNet-56 on a part of MNIST at {_SIDE}x{_SIDE} pixels (1500 training and 1500 test "
+        "images), 5 epochs of batches of 32, rate 0.05; chip txsim with AAM of order 1. VGG-16 and ResNet-18 "
+        "(15 and 11 million weights) are left to the scale `paper`."
     )
 
 

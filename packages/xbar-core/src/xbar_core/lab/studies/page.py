@@ -21,7 +21,7 @@ def verdict_text(report: Report) -> str:
             + ".** What is said below rests on those.",
             "",
         ]
-    lines += ["| the paper says | found | verdict |", "|---|---|---|"]
+    lines += ["| claim | found | verdict |", "|---|---|---|"]
     lines += [f"| {_cell(f.claim)} | {_cell(f.found)} | {f.verdict} |" for f in report.findings]
     reasons = [f for f in report.findings if f.reason]
     if reasons:
@@ -91,7 +91,7 @@ def _overview(reports: Sequence[Report]) -> str:
         "A difference smaller than the spread over seeds is no finding. `xbar reproduce NAME --scale "
         "small` runs one.",
         "",
-        "| study | scale | points | the paper says | verdict |",
+        "| study | scale | points | claim | verdict |",
         "|---|---|---|---|---|",
     ]
     for report in reports:
@@ -101,10 +101,38 @@ def _overview(reports: Sequence[Report]) -> str:
                 (f"[{report.name}]({report.name}.md)", report.scale, count) if number == 0 else ("", "", "")
             )
             lines.append("| " + " | ".join((*first, _cell(finding.claim), finding.verdict)) + " |")
+    lines += _own_answers(reports)
     total = sum(report.seconds for report in reports)
     machines = "; ".join(dict.fromkeys(report.machine for report in reports))
     lines += ["", f"{_time(total)} of computing together, on {machines}.", ""]
     return "\n".join(lines)
+
+
+def _own_answers(reports: Sequence[Report]) -> list[str]:
+    """Say what the paper does not: exact circuits at every step, and what dominates in each device."""
+    found = {report.name: report for report in reports}
+    lines = ["", "## What our own model adds", ""]
+    if "fig5b" in found:
+        lines += [
+            "What the exact circuit (FCM) at every step changes against AAM and interpolation "
+            "([fig5b](fig5b.md); the errors of single matrices are in [fig6](fig6.md)):",
+            "",
+            "| model | against FCM |",
+            "|---|---|",
+        ]
+        findings = found["fig5b"].findings
+        lines += [f"| {_cell(f.claim.partition(' models ')[0])} | {_cell(f.found)} |" for f in findings]
+        lines.append("")
+    if "devices" in found:
+        lines += [
+            "Which non-ideality dominates for each preset device ([devices](devices.md)):",
+            "",
+            "| device | measured | verdict |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {_cell(f.claim)} | {_cell(f.found)} | {f.verdict} |" for f in found["devices"].findings]
+        lines.append("")
+    return lines if len(lines) > 3 else []
 
 
 def _cell(text: str) -> str:

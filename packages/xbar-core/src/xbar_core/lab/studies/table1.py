@@ -50,10 +50,10 @@ _CROSSSIM: Mapping[str, str] = {
 }
 
 
-def loads(setup: Setup) -> dict[str, float]:
+def loads(setup: Setup, *, name: str) -> dict[str, float]:
     """Read a data set from files that are there, downloading nothing; ``here`` is 0 without them."""
     try:
-        data = load_data(setup.dataset, setup.data_folder, fetch=False)
+        data = load_data(name, setup.data_folder, fetch=False)
     except ConfigError:
         return {"here": 0}
     return {"here": 1, "samples": len(data.train_x), "tests": len(data.test_x)}
@@ -79,10 +79,8 @@ def _points(scale: Scale) -> list[Point]:
         labels = {"kind": "network", "cell": name, "seed": 0}
         made.append(trained(labels, preset("txsim").with_("circuit.kind", "aam"), training, **data))
     for name in _DATA:
-        task = f"{__name__}:loads"
-        made.append(
-            Point({"kind": "data", "cell": name, "seed": 0}, Setup(task, dataset=name, recipe=recipe))
-        )
+        read = Setup(f"{__name__}:loads", options={"name": name})
+        made.append(Point({"kind": "data", "cell": name, "seed": 0}, read))
     return made
 
 

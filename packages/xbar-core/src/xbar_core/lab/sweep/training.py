@@ -24,7 +24,7 @@ def train(setup: Setup, progress: Progress) -> dict[str, Any]:
     -------
     dict
         ``accuracy`` (test samples, after the last epoch), ``best`` (after any epoch), ``loss``
-        (training, last epoch), ``saturated`` (writes beyond a device's range, all epochs),
+        (training, last epoch), ``test_loss`` (after the last epoch), ``saturated`` (writes beyond a device's range, all epochs),
         ``diverged`` (0 or 1), ``seconds`` (training without evaluation), and lists over the epochs:
         ``accuracies``, ``losses``, ``epoch_seconds``.
     """
@@ -48,14 +48,18 @@ def train(setup: Setup, progress: Progress) -> dict[str, Any]:
     except Diverged:
         diverged = 1
     accuracies = [epoch.accuracy for epoch in training.log]
+    test_losses = [epoch.test_loss for epoch in training.log]
     if diverged:
-        accuracies.append(trainer.evaluate(evaluation_batches(data, EVALUATED)).accuracy)
+        scores = trainer.evaluate(evaluation_batches(data, EVALUATED))
+        accuracies.append(scores.accuracy)
+        test_losses.append(scores.loss)
     losses = [epoch.loss for epoch in training.log]
     seconds = [epoch.seconds for epoch in training.log]
     return {
         "accuracy": accuracies[-1],
         "best": max(accuracies),
         "loss": losses[-1] if losses and not diverged else float("nan"),
+        "test_loss": test_losses[-1],
         "saturated": sum(epoch.saturated for epoch in training.log),
         "diverged": diverged,
         "seconds": sum(seconds),

@@ -54,6 +54,19 @@ def test_ideal_chip_loses_nothing(exact: bool) -> None:
         assert layer.distortion.max() == 0.0
 
 
+def test_hidden_states_and_attention_are_looked_at_on_an_ideal_chip() -> None:
+    """Where TensorFlow multiplies by itself every weight is seen with all its inputs, too."""
+    x = keras.Input((6, 8))
+    h = keras.layers.LSTM(5, return_sequences=True, name="lstm")(x)
+    h = keras.layers.GRU(4, return_sequences=True, name="gru")(h)
+    model = convert(keras.Model(x, keras.layers.MultiHeadAttention(2, 4, name="mixer")(h, h)), "ideal")
+    seen = {layer.name: layer.clipped for layer in inspect(model, images(3, 6, 8)).layers}
+    for name, clipped in seen.items():
+        assert clipped is not None, name
+        width = {"lstm/state_ih_l0": 8, "lstm/state_hh_l0": 5, "gru/state_ih_l0": 5}.get(name, 4)
+        assert clipped.of_inputs == 3 * 6 * (8 if name == "mixer/attention_output/state" else width), name
+
+
 def test_programming_errors_count_against_the_native_network() -> None:
     """With the native twin beside it, the stage of the weights shows what programming lost."""
     native = zoo.build("lstm", 10, (1, 8, 8), seed=0)

@@ -482,6 +482,17 @@ def test_not_a_number_names_the_layer(chip: str) -> None:
         tf.function(layer)(x)
 
 
+@pytest.mark.parametrize("chip", ["txsim-8bit", "ideal"])
+def test_not_a_number_in_an_initial_state_names_the_weight(chip: str) -> None:
+    """An initial hidden state is checked as inputs are, on every road."""
+    layer = XbarGRU(4, config=chip, key="memory", dtype="float64")
+    x, held = random(2, 3, 3), tf.fill((2, 4), tf.constant(np.nan, "float64"))
+    with pytest.raises(FloatingPointError, match=r"layer 'memory_hh_l0'.*input holds NaN"):
+        layer(x, initial_state=held)
+    with pytest.raises(tf.errors.OpError, match=r"layer 'memory_hh_l0'.*input.* NaN"):
+        tf.function(layer)(x, initial_state=held)
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [

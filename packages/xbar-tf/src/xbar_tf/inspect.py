@@ -20,6 +20,7 @@ from xbar_tf._bridge import Array, assign, host
 from xbar_tf.calibration import native_key, native_path
 from xbar_tf.conv import ConvolutionLayer
 from xbar_tf.crossbar import Crossbar, Held
+from xbar_tf.einsum_dense import XbarEinsumDense
 from xbar_tf.functional import is_product
 from xbar_tf.host import crossbars_of
 from xbar_tf.reads import call_of, split
@@ -92,7 +93,7 @@ def untouched(model: keras.Model) -> Iterator[dict[str, Crossbar]]:
 def inputs_of(crossbars: Mapping[str, Crossbar]) -> Iterator[dict[str, list[Array]]]:
     """Collect the inputs of crossbar weights: what they check on their way into the analog path.
 
-    Where a read is a plain product nothing is checked, and the input of the layer is taken.
+    Where a read is a plain product the input of the layer is taken, and of recurrent weights what is checked.
     """
     seen: dict[str, list[Array]] = {name: [] for name in crossbars}
 
@@ -110,7 +111,11 @@ def inputs_of(crossbars: Mapping[str, Crossbar]) -> Iterator[dict[str, list[Arra
         call = layer.call
 
         def note(inputs: Any, *arguments: Any, **options: Any) -> Any:
-            x = layer._channels_last(inputs) if isinstance(layer, ConvolutionLayer) else inputs
+            x = inputs
+            if isinstance(layer, ConvolutionLayer):
+                x = layer._channels_last(inputs)
+            elif isinstance(layer, XbarEinsumDense):
+                x = layer.product.vectors(tf.convert_to_tensor(inputs))
             values.append(np.array(host(tf.convert_to_tensor(x))))
             return call(inputs, *arguments, **options)
 
@@ -119,10 +124,10 @@ def inputs_of(crossbars: Mapping[str, Crossbar]) -> Iterator[dict[str, list[Arra
     patched: list[tuple[dict[str, Any], str]] = []
     try:
         for name, crossbar in crossbars.items():
-            if not is_product(crossbar):
+            if not is_product(crossbar) or crossbar.suffix.startswith("_hh"):
                 crossbar.__dict__["require_finite"] = watched(crossbar, seen[name])
                 patched.append((crossbar.__dict__, "require_finite"))
-            elif not crossbar.suffix.startswith("_hh"):
+            else:
                 crossbar.owner.__dict__["call"] = called(crossbar.owner, seen[name])
                 patched.append((crossbar.owner.__dict__, "call"))
         yield seen

@@ -12,7 +12,7 @@ from xbar_core import mapping
 from xbar_core.engine import Encoded, Ranges, Residual
 from xbar_tf._bridge import Array, host_call
 from xbar_tf.crossbar import COUNTERS, Crossbar, Held, Solved
-from xbar_tf.functional import crossbar_linear, effective_weight, is_product
+from xbar_tf.functional import crossbar_linear, effective_weight, finite, is_product
 from xbar_tf.stored import advance
 
 
@@ -80,7 +80,7 @@ class TimeSteps(Crossbar):
         """Begin a sequence; its steps start from the states that are returned."""
         if is_product(self):
             self._matrix = effective_weight(self._crossbar, self._training)
-            return states
+            return states if tf.executing_eagerly() else [finite(states[0], self), *states[1:]]
         self._read = super().tensors()
         self._target = self._joined(self._read[0]) if self.crossbar_mode else self._read[0]
         with tf.control_dependencies([_mark(self._begin)]):
@@ -98,7 +98,8 @@ class TimeSteps(Crossbar):
     def product(self, h: tf.Tensor, call: Any) -> tf.Tensor:
         """Return ``h @ W`` (batch, out), h (batch, in), in a call of the sequence: they count from 0."""
         if self._matrix is not None:
-            return tf.matmul(tf.cast(h, self.dtype), self._matrix)
+            h = tf.cast(h, self.dtype)
+            return tf.matmul(finite(h, self) if tf.executing_eagerly() else h, self._matrix)
         self._now = call
         return crossbar_linear(h, self, self._training)
 
@@ -114,6 +115,11 @@ class TimeSteps(Crossbar):
         """Return what the gradient of a step flows to: in ``crossbar`` mode a number that joins the steps."""
         assert self._target is not None
         return self._target
+
+    @property
+    def in_order(self) -> bool:
+        """Whether gradients are wanted in order: that of the factors of the sum that they become."""
+        return True
 
     def call_gradient(self, residual: Residual, sent: Encoded, dy: Array, held: Held) -> Array:
         """Set copies of the factors of a step's outer product aside: memory of tensors is not kept."""

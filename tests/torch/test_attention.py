@@ -130,6 +130,24 @@ def test_the_way_back(options: str) -> None:
         torch.testing.assert_close(getattr(layer, name), getattr(native, name), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+def test_native_weights_load(options: str) -> None:
+    """load_native takes a layer or its state_dict; what does not fit changes nothing."""
+    layer, native = pair(**OPTIONS[options])
+    other = copy.deepcopy(native)
+    other._reset_parameters()
+    for source in (other, native.state_dict()):
+        layer.load_native(source)
+        wanted = source.state_dict() if isinstance(source, nn.Module) else source
+        torch.testing.assert_close(dict(layer.to_native().state_dict()), dict(wanted), rtol=1e-12, atol=1e-14)
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(ShapeError, match=r"out_proj.weight has shape \(9, 9\)"):
+        layer.load_native({**native.state_dict(), "out_proj.weight": torch.zeros(9, 9)})
+    with pytest.raises(ConfigError, match="has 'in_proj', which this layer has not"):
+        layer.load_native({**native.state_dict(), "in_proj": torch.zeros(9, 9)})
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("training", [False, True])

@@ -282,10 +282,19 @@ def test_bad_input_is_named() -> None:
         layer(torch.randn(3, 5, 9, 9, dtype=torch.float64))
     with pytest.raises(FloatingPointError, match="layer 'conv'"):
         layer(torch.full((3, 4, 9, 9), float("nan"), dtype=torch.float64))
+    with pytest.raises(ShapeError, match=r"size \(2, 2\) is smaller than the kernel \(3, 3\)"):
+        layer(torch.zeros(3, 4, 2, 2, dtype=torch.float64))
     with pytest.raises(ShapeError, match="weight has shape"):
         layer.load_native(nn.Conv2d(4, 8, 5))
     with pytest.raises(ConfigError, match="no 'bias'"):
         layer.load_native(nn.Conv2d(4, 8, 3, bias=False))
+
+
+@pytest.mark.parametrize("road", ["ideal", "clean"])
+def test_empty_batch(road: str) -> None:
+    """A batch of no images gives no outputs."""
+    layer = XbarConv2d(4, 8, 3, stride=2, groups=2, config=ROADS[road])
+    assert layer(torch.zeros(0, 4, 7, 6)).shape == (0, 8, 3, 2)
 
 
 @pytest.mark.parametrize("road", ["ideal", "clean"])

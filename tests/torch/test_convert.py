@@ -6,6 +6,7 @@ import copy
 import io
 import math
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -265,6 +266,28 @@ def test_copy_shares_no_memory() -> None:
     assert all(parameter.grad is None for parameter in native.parameters())
 
 
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (nn.Linear, (4, 3)),
+        (nn.Conv2d, (4, 6, 3)),
+        (nn.Conv1d, (4, 6, 1)),
+        (nn.LSTM, (4, 3, 2)),
+        (nn.GRU, (4, 3)),
+    ],
+)
+def test_first_weights_are_drawn_anew_as_natively(kind: Any, arguments: tuple[int, ...]) -> None:
+    """reset_parameters programs what the native layer draws; native weights are contiguous, as torch's."""
+    native = kind(*arguments, dtype=torch.float64)
+    chip = convert(native, "ideal")
+    for layer in (native, chip):
+        torch.manual_seed(3)
+        layer.reset_parameters()
+    back = to_native(chip)
+    torch.testing.assert_close(dict(back.state_dict()), dict(native.state_dict()), rtol=1e-12, atol=1e-14)
+    assert all(parameter.is_contiguous() for parameter in back.parameters())
+
+
 def test_a_single_layer_converts() -> None:
     """The model may itself be a layer."""
     layer = nn.Linear(3, 2)
@@ -332,6 +355,12 @@ def test_bad_requests_change_nothing(arguments: dict[str, object], message: str)
     assert_untouched(model, before)
 
 
+def test_model_is_a_module() -> None:
+    """What is no module is named."""
+    with pytest.raises(ConfigError, match="model: a str is no"):
+        convert("resnet20")  # type: ignore[arg-type]
+
+
 def test_chip_that_cannot_hold_a_layer_changes_nothing() -> None:
     """The layer is named, and the first layers are not replaced when the last one fails."""
     model = mlp()
@@ -360,8 +389,9 @@ def test_double_conversion_is_refused() -> None:
 
 def test_unsigned_inputs_are_declared() -> None:
     """Patterns of `unsigned` reach the layout of the layer."""
-    chip = convert(mlp(), "txsim-8bit", unsigned=("fc2",))
-    assert [c.layout.signed_input for _, c in crossbars_of(chip)] == [True, False, True]
+    for unsigned in ("fc2", ("fc2",)):
+        chip = convert(mlp(), "txsim-8bit", unsigned=unsigned)
+        assert [c.layout.signed_input for _, c in crossbars_of(chip)] == [True, False, True]
 
 
 def test_half_precision_networks_convert() -> None:

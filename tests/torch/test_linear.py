@@ -218,7 +218,7 @@ def test_compiled_layer_gives_the_same() -> None:
 def test_weight_is_read_only_and_differentiable() -> None:
     """`weight` cannot be assigned; a penalty on it reaches the states."""
     layer = layer_on("ideal")
-    with pytest.raises((AttributeError, KeyError)):
+    with pytest.raises(AttributeError, match="weight is read-only.*load_native"):
         layer.weight = nn.Parameter(torch.zeros(9, 70))
     layer.weight.square().sum().backward()
     gradient = layer.crossbars[""].weight_gradient()
@@ -310,12 +310,27 @@ def test_bad_input_is_named() -> None:
         layer(torch.randn(3, 70, dtype=torch.float64))
     with pytest.raises(ConfigError, match="did you mean 'txsim-8bit'"):
         XbarLinear(3, 4, config="txsim-8bits")
+    with pytest.raises(ConfigError, match="config: 3 is a int; give a preset"):
+        XbarLinear(3, 4, config=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="complex64 is not a real"):
+        XbarLinear(3, 4, dtype=torch.complex64)
     before = layer.state.clone()
     with pytest.raises(ShapeError, match="weight has shape"):
         layer.load_native(nn.Linear(71, 9))
     with pytest.raises(ConfigError, match="no 'bias'"):
         layer.load_native(nn.Linear(70, 9, bias=False))
     assert torch.equal(layer.state, before)
+
+
+@pytest.mark.parametrize("config", ["ideal", "txsim-8bit"])
+def test_empty_batch(config: str) -> None:
+    """A batch of no samples gives no outputs and zero gradients, as natively."""
+    layer = XbarLinear(4, 3, config=config)
+    y = layer(torch.zeros(2, 0, 4))
+    assert y.shape == (2, 0, 3)
+    y.sum().backward()
+    assert layer.state.grad is not None
+    assert not layer.state.grad.any()
 
 
 def test_native_weights_come_and_go() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -121,6 +122,19 @@ def test_clipping_measures_weight_units(norm):
     torch.testing.assert_close(torch.tensor(norms["chip"]), torch.tensor(norms["native"]), rtol=1e-9, atol=0)
 
 
+def test_clipping_values_is_in_weight_units():
+    """clip_grad_value_ of the optimizer is torch's own on the native gradients."""
+    native, model = pair_of_models(ideal())
+    wanted = run(
+        native,
+        torch.optim.SGD(native.parameters(), 0.3),
+        before_step=lambda m, o: nn.utils.clip_grad_value_(m.parameters(), 0.02),
+    )
+    found = run(model, PulseSGD(model, 0.3), before_step=lambda m, o: o.clip_grad_value_(0.02))
+    assert found == pytest.approx(wanted, rel=1e-10)
+    assert found != pytest.approx(run(native, torch.optim.SGD(native.parameters(), 0.3)), rel=1e-3)
+
+
 def test_clipping_of_torch_reaches_the_write():
     """What torch.nn.utils does to state.grad scales the step: the write follows .grad."""
     _, chip = pair_of_models(ideal())
@@ -201,6 +215,16 @@ def test_checkpoint_goes_on_bit_for_bit():
     again.load_state_dict(saved[1])
     assert again.param_groups[0]["lr"] == 0.05
     assert run(other, again, steps=4) == wanted
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_model_and_optimizer_are_copied_together(copied):
+    """A deep copy, or an unpickled pair, trains on as the original does, and apart from it."""
+    _, model = pair_of_models(preset("txsim-8bit"))
+    optimizer = PulseSGD(model, lr=0.05, momentum=0.9)
+    run(model, optimizer, steps=2)
+    other, others = copied((model, optimizer))
+    assert run(other, others, steps=3) == run(model, optimizer, steps=3)
 
 
 def test_nothing_is_written_where_a_gradient_is_not_finite():
@@ -321,6 +345,53 @@ def test_pulses_of_several_calls_are_all_written():
         (y**2).sum().backward()
         optimizer.step()
     torch.testing.assert_close(layer.weight, native.weight, rtol=1e-6, atol=1e-8)
+
+
+def step_with(model, optimizer, loss_scale=1.0, between=None):
+    """Do one step on a loss that is scaled, with something between backward and step."""
+    x, target = data()
+    optimizer.zero_grad()
+    (loss_scale * nn.functional.cross_entropy(model(x), target)).backward()
+    if between is not None:
+        between()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("encoding", PULSES)
+def test_pulses_follow_what_scales_the_gradient(encoding):
+    """Gradients that are divided by a loss scale, or clipped by torch, write scaled pulses."""
+    chip = preset("txsim-8bit").with_values({**PULSES[encoding], "update.noise.gamma": 0.0})
+    wanted, scaled, clipped = (pair_of_models(chip)[1] for _ in range(3))
+    before = wanted[0].state.detach().clone()
+    step_with(wanted, PulseSGD(wanted, lr=0.1))
+    optimizer, scaler = PulseSGD(scaled, lr=0.1), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.ones(()))  # starts it
+    step_with(scaled, optimizer, 1024.0, lambda: scaler.unscale_(optimizer))
+    torch.testing.assert_close(scaled[0].state, wanted[0].state, rtol=0, atol=1e-12)
+    step_with(
+        clipped,
+        PulseSGD(clipped, lr=0.1),
+        between=lambda: nn.utils.clip_grad_norm_(clipped.parameters(), 1e-9),
+    )
+    assert (clipped[0].state - before).abs().max() < 1e-6 < (wanted[0].state - before).abs().max()
+
+
+def test_pulses_of_another_gradient_are_refused():
+    """Pulses of a step that model.zero_grad() threw away, or a penalty that no pulse knows: one line."""
+    _, model = pair_of_models(ideal(**PULSES["deterministic"]))
+    optimizer, (x, target) = PulseSGD(model, lr=0.1), data()
+    nn.functional.cross_entropy(model(x[:9]), target[:9]).backward()
+    before = model[0].state.detach().clone()
+    with pytest.raises(ConfigError, match="not that of the kept pulses.*zero_grad"):
+        step_with(model, optimizer, between=lambda: model[2].state.grad[0].add_(0.1))
+    assert torch.equal(model[0].state, before)
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x[:9]), target[:9]).backward()
+    model.zero_grad()
+    nn.functional.cross_entropy(model(x[9:]), target[9:]).backward()
+    with pytest.raises(ConfigError, match="not that of the kept pulses"):
+        optimizer.step()
+    assert torch.equal(model[0].state, before)
 
 
 def test_zero_grad_forgets_pulses():

@@ -285,6 +285,8 @@ def test_names_are_those_of_torch() -> None:
         held = getattr(layer, name)
         assert held.shape == parameter.shape
         torch.testing.assert_close(held, parameter, rtol=1e-14, atol=1e-15)
+    shapes = [[[w.shape for w in each] for each in twin.all_weights] for twin in (layer, native)]
+    assert shapes[0] == shapes[1]
     assert layer.state_hh_l1_reverse.shape == (2, 4, 16)
     with pytest.raises(AttributeError, match="weight_ih_l0 is read-only"):
         layer.weight_ih_l0 = torch.zeros(16, 3)

@@ -14,17 +14,18 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from xbar_core.config import Chip, load_chip
-from xbar_core.errors import ShapeError
+from xbar_core.errors import ConfigError, ShapeError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 ANALOG = (torch.float32, torch.float64)
 """Dtypes of the analog path."""
 
@@ -36,12 +37,18 @@ def excluded(function: Callable[P, T]) -> Callable[P, T]:
 
 def resolve_chip(config: str | Path | Chip, seed: int | None = None) -> Chip:
     """Return a chip from a preset's name, a chip file or a chip, with another seed if one is given."""
+    if not isinstance(config, str | Path | Chip):
+        raise ConfigError(
+            f"config: {config!r} is a {type(config).__name__}; give a preset's name, a chip file or a Chip"
+        )
     chip = config if isinstance(config, Chip) else load_chip(config)
     return chip if seed is None else dataclasses.replace(chip, seed=seed)
 
 
 def analog_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype that the analog path takes where digital tensors have `dtype`."""
+    if not dtype.is_floating_point:
+        raise ConfigError(f"dtype: {dtype} is not a real floating-point type; crossbars hold real weights")
     return dtype if dtype in ANALOG else torch.float32
 
 
@@ -49,6 +56,16 @@ def applied(function: type[torch.autograd.Function], *arguments: object) -> Tens
     """Return ``function.apply(*arguments)``; torch gives it no type."""
     apply: Callable[..., Tensor] = function.apply  # type: ignore[assignment,unused-ignore]
     return apply(*arguments)
+
+
+def undrawn(kind: Callable[..., M], *arguments: Any, device: torch.device, **options: Any) -> M:
+    """Return a native layer whose weights hold anything: no generator is touched."""
+    return kind(*arguments, device="meta", **options).to_empty(device=device)
+
+
+def owned(values: Tensor) -> Tensor:
+    """Return a contiguous copy that autograd does not know."""
+    return values.detach().clone(memory_format=torch.contiguous_format)
 
 
 @contextmanager

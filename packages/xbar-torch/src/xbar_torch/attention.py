@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError, ShapeError
-from xbar_torch._bridge import resolve_chip
+from xbar_torch._bridge import resolve_chip, undrawn
 from xbar_torch.linear import XbarLinear
+from xbar_torch.native import NativeTwin, native_tensors
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
-class XbarMultiheadAttention(nn.Module):
+class XbarMultiheadAttention(NativeTwin):
     """Attention on crossbar arrays: the twin of `torch.nn.MultiheadAttention`.
 
     Parameters
@@ -69,23 +70,6 @@ class XbarMultiheadAttention(nn.Module):
         native = nn.MultiheadAttention(*arguments, **options)
         self._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
 
-    @classmethod
-    def from_native(
-        cls,
-        native: nn.MultiheadAttention,
-        config: str | Path | Chip = "ideal",
-        *,
-        seed: int | None = None,
-        name: int | str = 0,
-        signed_input: bool = True,
-        w_max: Mapping[str, float] | None = None,
-    ) -> Self:
-        """Return a layer with a native one's weights programmed; ``bias_k`` and ``bias_v`` are shared."""
-        layer = cls.__new__(cls)
-        nn.Module.__init__(layer)
-        layer._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
-        return layer.train(native.training)
-
     def _adopt(
         self,
         native: nn.MultiheadAttention,
@@ -131,10 +115,35 @@ class XbarMultiheadAttention(nn.Module):
         held: list[Tensor] = [bias for bias in biases if bias is not None]
         return torch.cat(held) if held else None
 
+    def load_native(
+        self, source: nn.Module | Mapping[str, Any], w_max: Mapping[str, float] | None = None
+    ) -> None:
+        """Program the weights of a native layer, or of its ``state_dict``; biases are copied."""
+        native = self.to_native()
+        shapes = {name: tuple(value.shape) for name, value in native.state_dict().items()}
+        native.load_state_dict(native_tensors(source, shapes, None, type(self).__name__))
+        given = w_max or {}
+        for own, weight, bias, native_name in _native_projections(native):
+            found = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+            self._projection(own).load_native(found, given.get(native_name))
+        with torch.no_grad():
+            for name in ("bias_k", "bias_v"):
+                held = self._parameters[name]
+                if held is not None:
+                    held.copy_(native.get_parameter(name))
+
+    def reset_parameters(self) -> None:
+        """Draw new first weights as the native twin does, and program them."""
+        native = self.to_native()
+        native._reset_parameters()
+        self.load_native(native)
+
     def to_native(self) -> nn.MultiheadAttention:
         """Return a native layer with the weights that the states stand for."""
         out = self._projection("out_proj")
-        native = nn.MultiheadAttention(
+        state = out.crossbars[""].state
+        native = undrawn(
+            nn.MultiheadAttention,
             self.embed_dim,
             self.num_heads,
             self.dropout,
@@ -144,8 +153,8 @@ class XbarMultiheadAttention(nn.Module):
             kdim=self.kdim,
             vdim=self.vdim,
             batch_first=self.batch_first,
-            device=out.state.device,
-            dtype=out.state.dtype,
+            device=state.device,
+            dtype=state.dtype,
         )
         with torch.no_grad():
             for own, weight, bias, native_name in _native_projections(native):

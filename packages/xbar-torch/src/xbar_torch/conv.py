@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from xbar_core.config import Chip
 from xbar_core.engine.patches import Geometry
 from xbar_core.errors import ShapeError
-from xbar_torch._bridge import from_analog, resolve_chip
+from xbar_torch._bridge import from_analog, owned, resolve_chip, undrawn
 from xbar_torch.functional import crossbar_convolution
 from xbar_torch.host import CrossbarModule
 from xbar_torch.native import native_tensors
@@ -131,8 +131,9 @@ class _XbarConv(CrossbarModule):
 
     def to_native(self) -> Native:
         """Return a native layer with the weights that the states stand for."""
-        weight = self.weight.detach().clone()
-        native = self._native(
+        weight = owned(self.weight)
+        native = undrawn(
+            self._native,
             self.in_channels,
             self.out_channels,
             self.kernel_size,
@@ -142,12 +143,11 @@ class _XbarConv(CrossbarModule):
             self.groups,
             self.bias is not None,
             self.padding_mode,
-            weight.device,
-            weight.dtype,
+            device=weight.device,
         )
         native.weight = nn.Parameter(weight)
         if self.bias is not None:
-            native.bias = nn.Parameter(self.bias.detach().clone())
+            native.bias = nn.Parameter(owned(self.bias))
         return cast(Native, native.train(self.training))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,6 +165,11 @@ class _XbarConv(CrossbarModule):
         if self._sides is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._sides, mode=mode)
+        if min(self._geometry.output(x.shape[2:])) < 1:
+            raise ShapeError(
+                f"input: size {tuple(like.shape[2:])} is smaller than the kernel {self.kernel_size} with "
+                f"padding {self.padding} and dilation {self.dilation}"
+            )
         y = from_analog(crossbar_convolution(x, self.crossbars[""], self._geometry), like)
         return y if self.bias is None else y + self.bias.view(-1, *(1,) * dims)
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from xbar_core._checks import nearest
@@ -44,7 +43,7 @@ def convert(
     overrides: Mapping[str, Config | None] | None = None,
     *,
     seed: int | None = None,
-    unsigned: Iterable[str] = (),
+    unsigned: str | Iterable[str] = (),
     w_max: Mapping[str, float] | None = None,
     inplace: bool = False,
 ) -> nn.Module:
@@ -67,7 +66,7 @@ def convert(
         first and last layer, in the order of registration, that can go on crossbars.
     seed : int or None
         Takes the place of the chips' seeds.
-    unsigned : iterable of str
+    unsigned : str or iterable of str
         Patterns of layers whose inputs cannot be negative (after a ReLU): their words have no sign bit.
     w_max : mapping of str to float, or None
         Ranges of weights by the name of the native parameter (``"fc1.weight"``), weight units; the others
@@ -99,12 +98,14 @@ def convert(
       (2): Linear(in_features=16, out_features=4, bias=True)
     )
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: a {type(model).__name__} is no torch.nn.Module; give a network")
     default = resolve_chip(config, seed)
     chips = {
         pattern: None if choice is None else resolve_chip(choice, seed)
         for pattern, choice in (overrides or {}).items()
     }
-    entries = plan(model, default, chips, tuple(unsigned))
+    entries = plan(model, default, chips, (unsigned,) if isinstance(unsigned, str) else tuple(unsigned))
     ranges = _ranges(entries, dict(w_max or {}))
     built = {id(entry.native): _build(entry, ranges) for entry in entries if entry.builds}
     for entry in entries:
@@ -149,9 +150,8 @@ def to_native(model: nn.Module) -> nn.Module:
     _gather_twins(model, found)
     if not found:
         raise ConfigError("model: it has no layer on crossbars; it is native already")
-    with torch.random.fork_rng(devices=[]):
-        for twin in found:
-            memo[id(twin)] = _native_of(twin, memo)
+    for twin in found:
+        memo[id(twin)] = _native_of(twin, memo)
     for twin in found:
         if isinstance(twin, XbarTiedLinear):
             memo[id(twin)].weight = memo[id(twin.source)].weight

@@ -181,6 +181,8 @@ def crossbar_linear(x: Tensor, crossbar: Crossbar) -> Tensor:
     if is_product(crossbar):
         with torch.autocast(x.device.type, enabled=False):
             return x @ effective_weight(crossbar)
+    if x.numel() == 0:
+        return x @ crossbar.weight()  # nothing is read
     if x.ndim == 1:
         return crossbar_linear(x[None], crossbar)[0]
     backward = torch.is_grad_enabled() and x.requires_grad
@@ -211,6 +213,9 @@ def crossbar_convolution(x: Tensor, crossbar: Crossbar, geometry: Geometry) -> T
         shape = (weight.shape[1], -1, *geometry.kernel)
         with torch.autocast(x.device.type, enabled=False):
             return convolve(x, weight.T.reshape(shape), geometry)
+    if x.numel() == 0:
+        weight = crossbar.weight()  # nothing is read
+        return convolve(x, weight.T.reshape(weight.shape[1], -1, *geometry.kernel), geometry)
     if not crossbar.crossbar_mode:
         return _unfolded_convolution(x, crossbar, geometry)
     backward = torch.is_grad_enabled() and x.requires_grad

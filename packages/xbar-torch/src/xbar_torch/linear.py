@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xbar_core.config import Chip
 from xbar_core.errors import ShapeError
-from xbar_torch._bridge import from_analog, resolve_chip
+from xbar_torch._bridge import from_analog, owned, resolve_chip, undrawn
 from xbar_torch.functional import crossbar_linear
 from xbar_torch.host import CrossbarModule
 from xbar_torch.native import native_tensors
@@ -89,14 +89,12 @@ class XbarLinear(CrossbarModule):
 
     def to_native(self) -> nn.Linear:
         """Return a native layer with the weights that the states stand for."""
-        weight = self.weight.detach().clone()
+        weight = owned(self.weight)
         bias = self.bias is not None
-        native = nn.Linear(
-            self.in_features, self.out_features, bias, device=weight.device, dtype=weight.dtype
-        )
+        native = undrawn(nn.Linear, self.in_features, self.out_features, bias, device=weight.device)
         native.weight = nn.Parameter(weight)
         if self.bias is not None:
-            native.bias = nn.Parameter(self.bias.detach().clone())
+            native.bias = nn.Parameter(owned(self.bias))
         return native.train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:

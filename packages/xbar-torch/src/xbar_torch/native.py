@@ -1,15 +1,69 @@
-"""Tensors of native layers, checked before anything is overwritten."""
+"""What a layer on crossbars takes over from its native twin, checked before anything is overwritten."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from xbar_core._checks import nearest
+from xbar_core.config import Chip
 from xbar_core.errors import ConfigError, ShapeError
+from xbar_torch._bridge import resolve_chip
+
+
+class NativeTwin(nn.Module):
+    """A layer that is made of a native one, and makes one."""
+
+    @classmethod
+    def from_native(
+        cls,
+        native: nn.Module,
+        config: str | Path | Chip = "ideal",
+        *,
+        seed: int | None = None,
+        name: int | str = 0,
+        signed_input: bool = True,
+        w_max: Any = None,
+    ) -> Self:
+        """Return a layer with the weights of its native twin programmed; digital parameters are shared.
+
+        Parameters
+        ----------
+        native : Module
+            The twin of `torch.nn`.
+        config, seed, name, signed_input, w_max
+            As when the layer is made anew.
+        """
+        layer = cls.__new__(cls)
+        layer._prepare()
+        layer._adopt(native, resolve_chip(config, seed), name, signed_input, w_max)
+        return layer.train(native.training)
+
+    def _prepare(self) -> None:
+        """Do what every ``__init__`` begins with."""
+        nn.Module.__init__(self)
+
+    def _adopt(self, native: Any, chip: Chip, name: int | str, signed_input: bool, w_max: Any) -> None:
+        """Take over what a native twin holds, its weights by `add_crossbar`."""
+        raise NotImplementedError(f"{type(self).__name__} has no native twin")
+
+    def to_native(self) -> nn.Module:
+        """Return a native layer with the weights that the states stand for."""
+        raise NotImplementedError(f"{type(self).__name__} has no native twin")
+
+    def load_native(self, source: nn.Module | Mapping[str, Any], w_max: Any = None) -> None:
+        """Program the weights of a native layer, or of its ``state_dict``; biases are copied."""
+        raise NotImplementedError(f"{type(self).__name__} has no native twin")
+
+    def reset_parameters(self) -> None:
+        """Draw new first weights as the native twin does, and program them."""
+        native: Any = self.to_native()
+        native.reset_parameters()
+        self.load_native(native)
 
 
 def native_tensors(

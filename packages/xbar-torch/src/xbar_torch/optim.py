@@ -21,13 +21,14 @@ from torch.optim.sgd import sgd
 
 from xbar_core._checks import check_number, nearest
 from xbar_core.engine.calibration import LayerStatistics, Scale, native_scale
+from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.update import WriteCounts
 from xbar_core.errors import ConfigError
 from xbar_torch._bridge import analog, is_finite
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.group import link
 from xbar_torch.host import crossbars_of
-from xbar_torch.pulses import write_pulses
+from xbar_torch.pulses import step_pulses, write_pulses
 
 
 class PulseSGD(Optimizer):
@@ -89,10 +90,7 @@ class PulseSGD(Optimizer):
                 "model: not given beside parameters, so crossbar weights cannot be told from others; "
                 "use PulseSGD(model, ...) or PulseSGD(parameters, ..., model=model)"
             )
-        self._crossbars: dict[int, tuple[str, Crossbar]] = {}
-        for name, crossbar in crossbars_of(model):
-            self._crossbars.setdefault(id(crossbar.state), (name, crossbar))
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._bind(model)
         self._scales = {
             name: _native_scale(crossbar, name, statistics) for name, crossbar in self._crossbars.values()
         }
@@ -108,6 +106,23 @@ class PulseSGD(Optimizer):
                 "nesterov": nesterov,
             },
         )
+
+    def _bind(self, model: nn.Module) -> None:
+        """Find the crossbar weights among the parameters of a model."""
+        self._model = model
+        self._crossbars: dict[int, tuple[str, Crossbar]] = {}
+        for name, crossbar in crossbars_of(model):
+            self._crossbars.setdefault(id(crossbar.state), (name, crossbar))
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        held = {name: self.__dict__[name] for name in ("_model", "_scales", "counts")}
+        return {**super().__getstate__(), **held}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_model" in state:  # a copy or a pickled optimizer, not load_state_dict
+            self._bind(self._model)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own rate, momentum and weight decay if it names any."""
@@ -152,8 +167,8 @@ class PulseSGD(Optimizer):
 
         Raises
         ------
-        FloatingPointError
-            A gradient holds NaN or infinity; nothing was written.
+        FloatingPointError, ConfigError
+            A gradient holds NaN or infinity, or is not that of the pulses; nothing was written.
         """
         loss = None
         if closure is not None:
@@ -163,6 +178,7 @@ class PulseSGD(Optimizer):
             self._check(group)
             for parameter in group["params"]:
                 self._require_finite(parameter)
+        pulses = self._step_pulses()
         self.counts = {}
         for group in self.param_groups:
             digital = []
@@ -171,7 +187,7 @@ class PulseSGD(Optimizer):
                     continue
                 if id(parameter) in self._crossbars:
                     name, crossbar = self._crossbars[id(parameter)]
-                    self.counts[name] = self._write(crossbar, group, name)
+                    self.counts[name] = self._write(crossbar, group, name, pulses.get(id(parameter)))
                 else:
                     digital.append(parameter)
             self._step_digital(digital, group)
@@ -186,12 +202,24 @@ class PulseSGD(Optimizer):
             name = self._names.get(id(parameter), "a parameter outside the model")
             raise FloatingPointError(f"{name}: the gradient holds NaN or infinity; lower the learning rate")
 
-    def _write(self, crossbar: Crossbar, group: dict[str, Any], name: str) -> WriteCounts:
+    def _step_pulses(self) -> dict[int, list[Pulses]]:
+        """Return the pulses of all weights that are written by pulses, before any is written."""
+        held = (p for group in self.param_groups for p in group["params"] if p.grad is not None)
+        pulsed = {
+            id(p): self._crossbars[id(p)][1]
+            for p in held
+            if id(p) in self._crossbars and self._crossbars[id(p)][1].chip.update.pulsed
+        }
+        return {key: step_pulses(crossbar) for key, crossbar in pulsed.items()}
+
+    def _write(
+        self, crossbar: Crossbar, group: dict[str, Any], name: str, pulses: list[Pulses] | None
+    ) -> WriteCounts:
         rate = float(group["lr"])
         scale = self._scales[name]
         with analog(crossbar.state.device):
-            if crossbar.chip.update.pulsed:
-                return WriteCounts(*write_pulses(crossbar, rate, scale.w_max, scale.dw_max))
+            if pulses is not None:
+                return WriteCounts(*write_pulses(crossbar, pulses, rate, scale.w_max, scale.dw_max))
             velocity = self._velocity(crossbar, group)
             return WriteCounts(*crossbar.write(velocity.neg(), rate, scale.w_max))
 
@@ -254,21 +282,39 @@ class PulseSGD(Optimizer):
             The norm before, 0-d.
         """
         check_number("max_norm", max_norm, minimum=0.0)
-        norms, held = [], []
-        for parameter in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
-            crossbar = self._crossbars[id(parameter)][1] if id(parameter) in self._crossbars else None
-            gradient = parameter.grad if crossbar is None else crossbar.weight_gradient()
-            norms.append(torch.linalg.vector_norm(gradient, norm_type))
-            held.append((parameter, crossbar))
-        if not norms:
+        held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not held:
             return torch.tensor(0.0)
+        norms = [torch.linalg.vector_norm(self._gradient(p), norm_type) for p in held]
         total = torch.linalg.vector_norm(torch.stack([n.to(norms[0]) for n in norms]), norm_type)
         factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
-        for parameter, crossbar in held:
-            parameter.grad.mul_(factor.to(parameter.grad))
-            if crossbar is not None:
-                crossbar.pulses = [p._replace(dy=p.dy * factor.to(p.dy)) for p in crossbar.pulses]
+        for parameter in held:
+            gradient = cast(Tensor, parameter.grad)
+            gradient.mul_(factor.to(gradient))
         return cast(Tensor, total)
+
+    @torch.no_grad()
+    def clip_grad_value_(self, clip_value: float) -> None:
+        """Clamp every entry of the gradients to [-clip_value, clip_value], in weight units.
+
+        Pulses cannot follow: chips with pulse encodings want `clip_grad_norm_`.
+
+        Parameters
+        ----------
+        clip_value : float
+            Largest magnitude, weight units.
+        """
+        check_number("clip_value", clip_value, minimum=0.0)
+        for parameter in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            clipped = self._gradient(parameter).clamp(-clip_value, clip_value)
+            if id(parameter) in self._crossbars:
+                clipped = self._crossbars[id(parameter)][1].state_gradient(clipped)
+            cast(Tensor, parameter.grad).copy_(clipped)
+
+    def _gradient(self, parameter: Tensor) -> Tensor:
+        """Return a gradient in weight units."""
+        _, crossbar = self._crossbars.get(id(parameter), ("", None))
+        return cast(Tensor, parameter.grad if crossbar is None else crossbar.weight_gradient())
 
 
 def _native_scale(crossbar: Crossbar, name: str, statistics: Mapping[str, LayerStatistics] | None) -> Scale:

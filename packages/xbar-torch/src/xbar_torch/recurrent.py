@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from xbar_core.config import Chip
 from xbar_core.errors import ShapeError
-from xbar_torch._bridge import excluded, from_analog, resolve_chip, to_analog
+from xbar_torch._bridge import excluded, from_analog, owned, resolve_chip, to_analog, undrawn
 from xbar_torch._recurrence import Cell, GRUCell, LSTMCell, RNNCell, run
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.functional import effective_weight, is_product
@@ -106,10 +106,12 @@ class _XbarRecurrent(CrossbarModule):
                 return crossbar.weight().T
         return super().__getattr__(name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("weight_"):
-            raise AttributeError(f"{name} is read-only: it is what the devices hold; use load_native")
-        super().__setattr__(name, value)
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Weights and biases of every layer and direction, as in torch; weights are read-only."""
+        count = len(self._order) // (self.num_layers * (2 if self.bidirectional else 1))
+        found = [getattr(self, own) for own in self._order]
+        return [found[first : first + count] for first in range(0, len(found), count)]
 
     def flatten_parameters(self) -> None:
         """Do nothing: there are no native weights to lay out."""
@@ -138,7 +140,8 @@ class _XbarRecurrent(CrossbarModule):
 
     def to_native(self) -> Native:
         """Return a native layer with the weights that the states stand for."""
-        native = self._native(
+        native = undrawn(
+            self._native,
             self.input_size,
             self.hidden_size,
             self.num_layers,
@@ -146,10 +149,11 @@ class _XbarRecurrent(CrossbarModule):
             batch_first=self.batch_first,
             dropout=self.dropout,
             bidirectional=self.bidirectional,
+            device=self.crossbars["_ih_l0"].state.device,
             **self._options(),
         )
         for own in self._order:
-            setattr(native, own, nn.Parameter(getattr(self, own).detach().clone()))
+            setattr(native, own, nn.Parameter(owned(getattr(self, own))))
         trained: Native = native.train(self.training)
         return trained
 

@@ -26,8 +26,8 @@ CIRCUITS: dict[str, dict[str, Any]] = {
     "aam0": {"kind": "aam", "order": 0},
     "aam2": {"kind": "aam", "order": 2},
     "fcm": {"kind": "fcm"},
-    "anchored": {"kind": "interpolated", "period": 10, "reuse": "anchored"},
-    "distortion": {"kind": "interpolated", "period": 10, "reuse": "distortion"},
+    "anchored": {"kind": "interpolated", "period": 1_000_000, "reuse": "anchored"},
+    "distortion": {"kind": "interpolated", "period": 1_000_000, "reuse": "distortion"},
 }
 LAYERS: dict[str, tuple[Any, tuple[Any, ...], tuple[int, ...]]] = {
     "linear": (XbarLinear, (6, 5), (2, 6)),

@@ -186,7 +186,7 @@ def _client(distributed: Any, points: int, workers: int | None, scheduler: str |
                     n_workers=count,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # any free port: sweeps run side by side
                     silence_logs=logging.CRITICAL,
                     env=environment,
                 )

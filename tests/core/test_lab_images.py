@@ -58,6 +58,7 @@ def test_image_size_scales_the_middle(tmp_path: Path) -> None:
     [
         ("train/ant/x.png", b"not an image", "x.png: cannot be read as an image"),
         ("train/ant/x.png", "half", "x.png: cannot be read as an image"),
+        ("train/ant/x.png", b"no image", r"x.png: cannot be read as an image \(it is of no known format\)"),
         ("train/ant/x.png", "16 bit", "x.png: has mode I;16; save it with 8 bits"),
         ("test/be/x.png", b"", "class without training images, did you mean 'bee'"),
         ("train/cat/x.txt", b"", "cat holds no images"),

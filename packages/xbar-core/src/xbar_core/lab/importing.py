@@ -47,7 +47,7 @@ def import_callable(field: str, path: str) -> Callable[..., Any]:
     with _working_directory_importable():
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # the module's own code may fail in any way
+        except (Exception, SystemExit) as error:  # the module's own code may fail in any way
             raise ConfigError(
                 f"{field}: cannot import {module_name!r} ({type(error).__name__}: {error}); install the "
                 "package or run in the folder that holds it"
@@ -82,7 +82,7 @@ def call_own(field: str, path: str, *arguments: Any) -> Any:
             return function(*arguments)
         except (ConfigError, ShapeError):
             raise
-        except Exception as error:  # the user's own code may fail in any way
+        except (Exception, SystemExit) as error:  # the user's own code may fail in any way
             given = [repr(value) if isinstance(value, str) else str(value) for value in arguments]
             raise ConfigError(
                 f"{field}: {path}({', '.join(given)}) failed: {type(error).__name__}: {error}"
@@ -90,7 +90,7 @@ def call_own(field: str, path: str, *arguments: Any) -> Any:
             ) from error
 
 
-def _place(error: Exception, function: Callable[..., Any]) -> str:
+def _place(error: BaseException, function: Callable[..., Any]) -> str:
     """Return the line of the user's module where it failed; nothing where it could not be called."""
     file = getattr(sys.modules.get(function.__module__), "__file__", None)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if file and f.filename == file]

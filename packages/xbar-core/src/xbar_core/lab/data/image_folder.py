@@ -133,7 +133,9 @@ def decode_images(
         except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
             if isinstance(error, ConfigError):
                 raise
-            raise ConfigError(f"{path}: cannot be read as an image ({error})") from error
+            unknown = isinstance(error, pillow.UnidentifiedImageError)  # its text is an address in memory
+            reason = "it is of no known format" if unknown else error
+            raise ConfigError(f"{path}: cannot be read as an image ({reason})") from error
         return pixels[None] if grey else pixels.transpose(2, 0, 1)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

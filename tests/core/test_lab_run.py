@@ -30,7 +30,7 @@ from xbar_core.lab.recipe import Recipe
 from xbar_core.lab.run import Interrupted, Options, RunResult, resume, run
 from xbar_core.lab.run_folder import RunFolder
 from xbar_core.lab.run_spec import RunSpec
-from xbar_core.lab.tensorboard import _masked
+from xbar_core.lab.tensorboard import EVENTS, _masked
 from xbar_core.lab.training import Event, Note, Progress
 
 pytest.importorskip("safetensors", reason="checkpoints need safetensors (the extra 'lab')")
@@ -128,6 +128,16 @@ def test_event_files_hold_every_epoch(tmp_path: Path) -> None:
         assert len(read) == 10 * RECIPE.epochs
 
 
+def test_event_files_go_on(tmp_path: Path) -> None:
+    """A run that began with event files goes on with them, unasked."""
+    with pytest.raises(Interrupted):
+        run(SPEC, tmp_path, Options(stop=Stopper(8), tensorboard=True))
+    resume(tmp_path)
+    for variant in SPEC.variants:
+        data = (tmp_path / "tensorboard" / variant / EVENTS).read_bytes()
+        assert data.count(b"accuracy/test") == RECIPE.epochs
+
+
 def test_checksum_of_records() -> None:
     """CRC-32C of ``123456789`` is E3069283 (RFC 3720), then rotated and shifted."""
     crc = 0xE3069283
@@ -153,8 +163,10 @@ def test_finished_run_resumes_to_its_results(tmp_path: Path) -> None:
     """Nothing is left to do; a lost log is written again from the checkpoints."""
     wanted = run(SPEC, tmp_path)
     (tmp_path / "metrics.csv").unlink()
+    (tmp_path / "native" / ".spare-0").write_bytes(bytes(100))  # killed before it was given back
     events: list[Event] = []
     assert resume(tmp_path, Options(events.append)) == wanted
+    assert not (tmp_path / "native" / ".spare-0").exists()
     assert from_csv((tmp_path / "metrics.csv").read_text()) == wanted.comparison.epochs
     assert events == []
 
@@ -354,6 +366,16 @@ def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(RunSpec, "load_data", lambda spec: other)
     with pytest.raises(ConfigError, match="data: corners has changed since the run began"):
         resume(tmp_path)
+
+
+def test_data_are_found_elsewhere(tmp_path: Path) -> None:
+    """Another data folder, or another folder of images; the default where the run's is gone."""
+    spec = replace(SPEC, data_folder=str(tmp_path))
+    assert spec.with_data(None).data_folder == str(tmp_path)
+    assert replace(spec, data_folder=str(tmp_path / "gone")).with_data(None).data_folder is None
+    assert spec.with_data("there").data_folder == "there"
+    images = replace(spec, dataset="./flowers").with_data("there")
+    assert (images.dataset, images.data_folder) == ("there", str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[1]", '{"format": 99}'])

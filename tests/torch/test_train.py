@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import json
@@ -17,6 +18,7 @@ import torch
 from torch import distributed as dist
 
 from xbar_core.cli import main
+from xbar_core.cli.train import _stop_asked
 from xbar_core.config import preset
 from xbar_core.lab.checkpoint import read_checkpoint
 from xbar_core.lab.data import limited, load_data
@@ -157,6 +159,20 @@ def test_stopped_and_resumed(folder: Path, number: signal.Signals) -> None:
         )
         for name, array in whole.items():
             np.testing.assert_array_equal(array, parts[name], err_msg=name)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_second_signal(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    """The second signal stops at once; of several processes, not the one that torchrun repeats."""
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    with _stop_asked(quiet=True) as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        with contextlib.nullcontext() if processes > 1 else pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr("xbar_core.cli.train.time.monotonic", lambda: float("inf"))
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_nan_ends_with_its_place(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

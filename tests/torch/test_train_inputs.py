@@ -23,6 +23,9 @@ def build(classes, image_shape):
 def narrow(classes, image_shape):
     return nn.Sequential(nn.Flatten(), nn.Linear(7, classes))
 
+def script(classes, image_shape):
+    raise SystemExit(3)
+
 def load(folder):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 6)), rng.integers(0, 3, 60)
@@ -56,6 +59,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--dataset", "cifar-10"], "did you mean 'cifar10'?"),
         (["--dataset", "./flowers", "--network", "lenet5", "--batch", "4"], "does not fit lenet5; it takes"),
         (["--dataset", "./flowers", "--image-size", "0"], "image_size: 0 is out of range"),
+        (["--dataset", "digits", "--image-size", "32"], "image_size: 32 is for a folder of images"),
         (["--dataset", "./no-flowers"], "train is not a folder; put images into"),
         (
             ["--dataset", "own_for_train_test:load", "--network", "lstm", "--batch", "4"],
@@ -65,6 +69,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--dataset", "own_for_train_test:unlabelled"], "train_y: 3 labels for 4 samples"),
         (["--network", "vgg16"], "(1, 28, 28) does not fit vgg16; it takes"),
         (["--network", "own_for_train_test:narrow"], "does not take samples of shape (1, 28, 28)"),
+        (["--network", "own_for_train_test:script"], "script(10, (1, 28, 28)) failed: SystemExit: 3"),
+        (["--optimizer", "adam", "--set", "backward.mode=exact"], "compare: 'adam' cannot train 'ideal'"),
         (["--network", "own_for_train_tests:build"], "cannot import 'own_for_train_tests'"),
         (["--limit", "0"], "limit: 0 is out of range"),
         (["--limit", "30", "--batch", "31"], "batch: 31 is larger than the data; digits has 30"),
@@ -101,6 +107,23 @@ def test_image_folder_trains(folder: Path) -> None:
     log = (folder / "run" / "metrics.csv").read_text().splitlines()
     assert len(log) == 2
     assert np.isfinite(float(log[1].split(",")[2]))
+
+
+def test_going_on_from_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run knows its images and its data folder in another working directory and environment, or is told."""
+    sized = ["--image-size", "8", "--network", "mlp", "--compare", "", "--epochs", "1", "--batch", "3"]
+    monkeypatch.setenv("XBAR_DATA", "flowers")
+    assert main(["train", "--out", "path", "--dataset", "./flowers", *sized]) == 0
+    assert main(["train", "--out", "root", "--dataset", "image-folder", *sized]) == 0
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    monkeypatch.delenv("XBAR_DATA")
+    assert main(["train", "--resume", "../path"]) == main(["train", "--resume", "../root"]) == 0
+    (folder / "flowers").rename(folder / "moved")
+    assert main(["train", "--resume", "../path"]) == 2
+    for name in ("path", "root"):
+        assert main(["train", "--resume", f"../{name}", "--data", "../moved"]) == 0
+        assert main(["evaluate", f"../{name}", "--data", "../moved"]) == 0
 
 
 def test_dry_run_tells_and_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

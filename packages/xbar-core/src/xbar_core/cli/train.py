@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -22,15 +24,17 @@ from xbar_core.cli._train_screen import TrainScreen, show_result
 from xbar_core.config import Chip, load_chip, preset_names
 from xbar_core.errors import ConfigError, ConvergenceError
 from xbar_core.lab.data import DataSet, default_augmentation
+from xbar_core.lab.data.registry import is_folder
 from xbar_core.lab.dry_run import dry_run as estimate
 from xbar_core.lab.processes import place
-from xbar_core.lab.recipe import Recipe
+from xbar_core.lab.recipe import Recipe, check_optimizer
 from xbar_core.lab.run import Diverged, Interrupted, Options, RunResult, checked_batches, resume, run
 from xbar_core.lab.run_folder import CURVES, METRICS, RUN, RunFolder
 from xbar_core.lab.run_spec import RunSpec
 from xbar_core.lab.trainer import trainer_factory
 
 NATIVE = "native"
+_ECHO = 1.0  # seconds in which a signal to several processes comes again
 _WITH_RESUME = ("resume_", "data", "tensorboard", "checkpoint_minutes")
 
 
@@ -106,12 +110,12 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a network on a chip and compare it with native training and with other chips."""
-    folder_of_data = None if data is None else str(data.absolute())
     options = Options(minutes=checkpoint_minutes, tensorboard=tensorboard)
     if resume_ is not None:
         _only_settings_of_the_run(context)
         _introduce_again(resume_)
-        _run(resume_, options, lambda given: resume(resume_, given, data_folder=folder_of_data))
+        elsewhere = None if data is None else str(data.absolute())
+        _run(resume_, options, lambda given: resume(resume_, given, data_folder=elsewhere))
         return
     recipe = Recipe(
         network,
@@ -130,7 +134,11 @@ def train(
         cast(Any, dtype),
     )
     chips = _chips(preset, set_ or [], compare_with)
-    spec = RunSpec(recipe, dataset, chips, framework, limit, folder_of_data, image_size)
+    trainer_factory(framework)
+    _check_optimizer(recipe, chips, preset)
+    if is_folder(dataset):
+        dataset = str(Path(dataset).expanduser().absolute())
+    spec = RunSpec(recipe, dataset, chips, framework, limit, _data_folder(data), image_size)
     if dry:
         _dry_run(spec)
         return
@@ -178,6 +186,27 @@ def _dry_run(spec: RunSpec) -> None:
     checked_batches(spec, samples)
     runs = estimate(trainer_factory(spec.framework), spec.recipe, samples, spec.variants)
     show_dry_run(runs, spec.recipe, samples)
+
+
+def _data_folder(given: Path | None) -> str | None:
+    """Return where data are, for going on from another folder and environment; None if nothing is there."""
+    if given is not None:
+        return str(given.absolute())
+    usual = Path(os.environ.get("XBAR_DATA") or "data").expanduser()
+    return str(usual.absolute()) if usual.is_dir() else None
+
+
+def _check_optimizer(recipe: Recipe, chips: Mapping[str, Chip | None], preset: str) -> None:
+    """Refuse chips that the optimizer cannot train, each with what can be done about it."""
+    own = NATIVE if preset == NATIVE else list(chips)[-1]
+    check_optimizer(recipe, chips[own])
+    for name, chip in chips.items():
+        if name != own and chip is not None and chip.backward.mode != "exact" and recipe.optimizer != "sgd":
+            raise ConfigError(
+                f"compare: {recipe.optimizer!r} cannot train {name!r}, whose backward.mode is "
+                f"{chip.backward.mode!r} (--set changes the chip of --preset only); leave it out: "
+                "--compare native"
+            )
 
 
 def _introduce(spec: RunSpec, samples: DataSet) -> None:
@@ -243,15 +272,21 @@ def _is_first() -> bool:
 def _stop_asked(*, quiet: bool) -> Iterator[Callable[[], bool]]:
     """Yield what tells whether somebody asked to stop: once politely, the second time at once.
 
-    Of several processes the first one decides; the others wait for it.
+    Of several processes the first one decides; the others wait for it. They get each signal twice, from
+    the terminal and from ``torchrun``.
     """
     asked = threading.Event()
+    last, echo = float("-inf"), _ECHO if place()[1] > 1 else 0.0
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
 
     def note(number: int, frame: object) -> None:
+        nonlocal last
+        repeated, last = time.monotonic() - last < echo, time.monotonic()
         if asked.is_set():
+            if repeated:
+                return
             raise KeyboardInterrupt
         asked.set()
         if not quiet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xbar_core.errors import ConfigError
@@ -19,6 +19,7 @@ from xbar_core.lab.keeper import Options, RunKeeper
 from xbar_core.lab.processes import place
 from xbar_core.lab.run_folder import RunFolder, locked
 from xbar_core.lab.run_spec import RunSpec, fingerprint, surroundings
+from xbar_core.lab.tensorboard import FOLDER
 from xbar_core.lab.trainer import trainer_factory
 from xbar_core.lab.training import Diverged, Interrupted, Note, Training
 
@@ -102,7 +103,7 @@ def resume(
     path : Path
         Folder of the run.
     options : Options or None
-        How to report and keep; None is their defaults.
+        How to report and keep; None is their defaults. Event files are written where the run has some.
     data_folder : str or None
         Where data sets are, if no longer where they were.
 
@@ -112,8 +113,8 @@ def resume(
         The folder holds no run, the data are others, or a checkpoint does not fit.
     """
     options, folder = options or Options(), RunFolder.open(path)
-    if data_folder is not None:
-        folder.spec = folder.spec.with_data(data_folder)
+    options = replace(options, tensorboard=options.tensorboard or (path / FOLDER).is_dir())
+    folder.spec = folder.spec.with_data(data_folder)
     samples = folder.spec.load_data()
     for name, found in fingerprint(samples).items():
         if folder.facts["data"][name] != found:
@@ -206,7 +207,9 @@ def _train_variant(
         keeper.load(training, trainer, first=first)
     result.comparison.epochs += training.log
     if training.finished:
-        if name == list(spec.variants)[-1]:  # it may have ended before its log was written
+        if first:  # the program may have ended before these two
+            keeper.finish(training)
+        if name == list(spec.variants)[-1]:
             keeper.settle()
         return
     try:

@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numba
@@ -18,6 +19,7 @@ from xbar_core._checks import nearest
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet, limited, load_data
+from xbar_core.lab.data.registry import is_folder
 from xbar_core.lab.recipe import Recipe
 
 FORMAT = 1
@@ -115,8 +117,19 @@ class RunSpec:
         )
 
     def with_data(self, folder: str | None) -> Self:
-        """Return the same run with its data in another folder."""
-        return replace(self, data_folder=folder)
+        """Return the same run with its data in another folder.
+
+        Parameters
+        ----------
+        folder : str or None
+            The data folder, or the folder of images where the data set is one. None leaves it where it was
+            or, where nothing is there any more, takes the default.
+        """
+        if folder is not None:
+            images = is_folder(self.dataset)
+            return replace(self, dataset=folder) if images else replace(self, data_folder=folder)
+        gone = self.data_folder is not None and not Path(self.data_folder).is_dir()
+        return replace(self, data_folder=None) if gone else self
 
 
 def surroundings(command: Sequence[str]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def find_trained(
             raise CheckpointError(wrong[0] if wrong else text)
         held = found
         notes += [f"{text}; the one before it is used" for text in wrong]
-    spec = folder.spec if data_folder is None else folder.spec.with_data(data_folder)
+    spec = folder.spec.with_data(data_folder)
     if device is not None:
         spec = replace(spec, recipe=replace(spec.recipe, device=device))
     return Trained(folder.path, chosen, spec, held, folder.facts["data"], tuple(notes))

@@ -47,7 +47,8 @@ def load_data(
     fetch : bool
         Download what is missing.
     image_size : int or None
-        Height and width that a folder's images are scaled and cut to; None takes them as they are.
+        Height and width that a folder's images are scaled and cut to; None takes them as they are, and
+        other data sets allow nothing else.
     report : callable
         Told of every download, for it may take minutes.
 
@@ -58,7 +59,11 @@ def load_data(
     """
     if image_size is not None:
         check_integer("image_size", image_size, minimum=1)
-    if os.sep in name or "/" in name:
+        if not is_folder(name) and name != "image-folder":
+            raise ConfigError(
+                f"image_size: {image_size!r} is for a folder of images; leave it out for data set {name!r}"
+            )
+    if is_folder(name):
         return load_image_folder(Path(name).expanduser(), image_size=image_size)
     if is_import_path(name):
         return _own(name, data_folder(folder))
@@ -77,6 +82,11 @@ def load_data(
     if name == "tiny-imagenet":
         return load_tiny_imagenet(root, fetch=fetch, report=report)
     return load_image_folder(root, image_size=image_size)
+
+
+def is_folder(name: str) -> bool:
+    """Tell whether a data set's name is that of a folder of images."""
+    return os.sep in name or "/" in name
 
 
 def _own(name: str, root: Path) -> DataSet:

@@ -24,9 +24,9 @@ def train(setup: Setup, progress: Progress) -> dict[str, Any]:
     -------
     dict
         ``accuracy`` (test samples, after the last epoch), ``best`` (after any epoch), ``loss``
-        (training, last epoch), ``test_loss`` (after the last epoch), ``saturated`` (writes beyond a device's range, all epochs),
-        ``diverged`` (0 or 1), ``seconds`` (training without evaluation), and lists over the epochs:
-        ``accuracies``, ``losses``, ``epoch_seconds``.
+        (training, last epoch), ``test_loss`` (after the last epoch), ``saturated`` (writes beyond a
+        device's range, all epochs), ``diverged`` (0 or 1), ``seconds`` (training without evaluation),
+        and lists over the epochs: ``accuracies``, ``losses``, ``epoch_seconds``.
     """
     recipe = setup.recipe
     if recipe is None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import device
 
-from xbar_core._arrays import namespace
+from xbar_core._arrays import matmul, namespace
 from xbar_core.devices.read_noise import current_noise
 from xbar_core.engine.call import Call
 from xbar_core.engine.decode import decode
@@ -75,7 +75,7 @@ def _currents(
         for plane in range(matrix.shape[0]):
             for start, stop in plan.bounds:
                 part = flat[:, start:stop]
-                current = xp.matmul(part, matrix[plane, start:stop, :])
+                current = matmul(part, matrix[plane, start:stop, :])
                 current = xp.reshape(current, (*lead, matrix.shape[-1]))
                 if power is not None:
                     normal = sample_draws(layout, "normal", purpose, current, call, array)
@@ -167,7 +167,7 @@ def read_encoded(
         volts = combined(plan, encoded)
         xp = namespace(volts)
         flat = xp.reshape(volts, (-1, volts.shape[-1]))
-        product = xp.matmul(flat, matrix[0, ...] * scale)
+        product = matmul(flat, matrix[0, ...] * scale)
         result = xp.reshape(product, (*volts.shape[:-1], matrix.shape[-1]))
         return Reading(result, encoded, 1.0, ranges)
     partials: Iterable[Any] = partial_sums(layout, plan, matrices, encoded, call)

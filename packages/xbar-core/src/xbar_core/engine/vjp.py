@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from xbar_core._arrays import namespace
+from xbar_core._arrays import matmul, namespace
 from xbar_core.engine.call import Call
 from xbar_core.engine.encode import Encoded, encode
 from xbar_core.engine.exact import exact_vjp
@@ -146,5 +146,5 @@ def weight_gradient(layout: Layout, residual: Residual, sent: Encoded, dy: Any) 
     xp = namespace(left)
     left = xp.reshape(left, (-1, left.shape[-1]))
     right = xp.reshape(right, (-1, right.shape[-1]))
-    product = xp.matmul(xp.matrix_transpose(left), right)
+    product = matmul(xp.matrix_transpose(left), right)
     return product if full else product * (residual.full_scale * sent.full_scale)

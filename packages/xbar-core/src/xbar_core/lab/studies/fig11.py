@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZES = (16, 32, 64, 128, 256)
+_FEW_SIZES = (16, 64, 256)
 _HIGH, _LOW, _BARE = "100k-1M", "3k-10k", "3k-10k, no ends"
 _LOW_RANGE: Mapping[str, Any] = {"device.r_min": 3e3, "device.r_max": 1e4}
 _DEVICES: Mapping[str, Mapping[str, Any]] = {
@@ -32,7 +33,7 @@ def _points(scale: Scale) -> list[Point]:
     made = []
     for name, values in _DEVICES.items():
         chip = preset("txsim").with_values(values)
-        for size in thinned((16, 64, 256) if name == _BARE else _SIZES, scale):
+        for size in thinned(_SIZES if name == _HIGH else _FEW_SIZES, scale):
             case = chip.with_values({"array.rows": size, "array.cols": size})
             for seed in seeds(scale, 5 if name == _HIGH else 3):
                 labels = {"part": "training", "device": name, "size": size, "seed": seed}

@@ -91,15 +91,14 @@ def _overview(reports: Sequence[Report]) -> str:
         "A difference smaller than the spread over seeds is no finding. `xbar reproduce NAME --scale "
         "small` runs one.",
         "",
-        "| study | scale | points | claim | verdict |",
-        "|---|---|---|---|---|",
+        "| study | scale | points | computing | claim | verdict |",
+        "|---|---|---|---|---|---|",
     ]
     for report in reports:
         count = str(report.computed) + (f" of {report.planned}, cut short" if report.cut else "")
         for number, finding in enumerate(report.findings):
-            first = (
-                (f"[{report.name}]({report.name}.md)", report.scale, count) if number == 0 else ("", "", "")
-            )
+            link = f"[{report.name}]({report.name}.md)"
+            first = (link, report.scale, count, _time(report.seconds)) if number == 0 else ("",) * 4
             lines.append("| " + " | ".join((*first, _cell(finding.claim), finding.verdict)) + " |")
     lines += _own_answers(reports)
     total = sum(report.seconds for report in reports)

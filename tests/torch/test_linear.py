@@ -299,6 +299,10 @@ def test_nan_is_named(name: str) -> None:
     with pytest.raises(FloatingPointError, match="step"):
         layer.crossbars[""].write(torch.full((70, 9), float("nan")))
     assert torch.equal(before["state"], layer.state)
+    with torch.no_grad():
+        layer.state[0, 3, 4] = float("nan")
+    with pytest.raises(FloatingPointError, match="layer 'fc'.*device state holds NaN"):
+        layer(torch.randn(3, 70))
 
 
 def test_bad_input_is_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xbar_core.engine.calibration import LayerStatistics
 from xbar_core.engine.call import Counters
 from xbar_core.engine.update import WriteCounts
+from xbar_torch.attention import XbarMultiheadAttention
 from xbar_torch.calibration import calibrate, native_statistics
 from xbar_torch.conv import XbarConv1d, XbarConv2d, XbarConv3d
 from xbar_torch.convert import conversion_report, convert, to_native
@@ -26,6 +27,7 @@ __all__ = [
     "XbarGRU",
     "XbarLSTM",
     "XbarLinear",
+    "XbarMultiheadAttention",
     "XbarRNN",
     # whole models
     "ConversionReport",

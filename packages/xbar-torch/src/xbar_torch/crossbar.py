@@ -42,11 +42,10 @@ from xbar_core.engine import (
     Updated,
     conductances,
     reprogram,
-    update,
     weight_gradient,
     weights,
 )
-from xbar_core.engine.array_sets import ArraySets, packed, program_parts
+from xbar_core.engine.array_sets import ArraySets, packed, program_parts, update_parts
 from xbar_core.engine.call import Counters
 from xbar_core.engine.pulses import Pulses
 from xbar_core.errors import ShapeError
@@ -201,6 +200,8 @@ class Crossbar(ArraySets):
         self.settle()
         self._solved_update = self.counters.updates
         snapshot = self.state.detach().clone()
+        if not is_finite(snapshot):
+            raise self.not_finite("device state", self.counters.calls, self.counters.updates)
         self._key, self._snapshot = self._present_key(), snapshot
         held = snapshot.clamp(0.0, 1.0) if self._projected != self._key[:2] else snapshot
         read = self.step(self.owner.training)
@@ -322,29 +323,34 @@ class Crossbar(ArraySets):
         if tuple(step.shape) != tuple(self.state.shape[1:]):
             raise ShapeError(f"step: shape {tuple(step.shape)} is not that of {tuple(self.state.shape[1:])}")
         self.require_finite(step, "weight step")
-        state, count = self.state.detach(), self.counters.updates
-        results = []
-        for part, (layout, held) in enumerate(zip(self.layouts, self.states(state), strict=True)):
-            block = step if self.parts == 1 else step[:, self.columns(part)]
-            buffers: dict[str, Any] = {**self.buffers(part)}
-            values: tuple[Any, Any] = held, block
-            if state.device.type == "cpu":
-                # Small operations cost less on NumPy's arrays; the memory is the same.
-                buffers = {name: to_numpy(value) for name, value in buffers.items()}
-                values = to_numpy(held), to_numpy(block)
-            results.append(
-                update(layout, values[0], buffers, values[1], rate=rate, count=count, w_max=native)
-            )
-        return self.take(results)
+        names = self.owner.engine_buffers(self.suffix)
+        buffers: dict[str, Any] = {name: self.owner._buffers[f"{name}{self.suffix}"] for name in names}
+        values: list[Any] = [self.state.detach(), step]
+        if self.state.device.type == "cpu":
+            # Small operations cost less on NumPy's arrays; the memory is the same.
+            buffers = {name: to_numpy(value) for name, value in buffers.items()}
+            values = [to_numpy(value) for value in values]
+        state, change = values
+        count = self.counters.updates
+        done = update_parts(self.layouts, state, buffers, change, rate=rate, count=count, w_max=native)
+        return self._take(done.state, done.words, [done])
+
+    def take(self, results: Sequence[Updated]) -> tuple[int, int]:
+        """Store the results of `pulse_update` of every array set and count one update."""
+        states = [torch.as_tensor(result.state) for result in results]
+        words = None if results[0].words is None else [torch.as_tensor(result.words) for result in results]
+        if self.parts == 1:
+            return self._take(states[0], None if words is None else words[0], results)
+        joined = None if words is None else torch.stack(words)
+        return self._take(torch.cat(states, dim=-1), joined, results)
 
     @torch.no_grad()
-    def take(self, results: Sequence[Updated]) -> tuple[int, int]:
-        """Store the results of `update` or `pulse_update` of every array set and count one update."""
+    def _take(self, held: Any, words: Any, results: Sequence[Updated]) -> tuple[int, int]:
+        """Store states and words of all array sets."""
         state = self.state
-        for part, (held, result) in enumerate(zip(self.states(state), results, strict=True)):
-            held.copy_(torch.as_tensor(result.state))
-            if result.words is not None:
-                self.buffers(part)["words"].copy_(torch.as_tensor(result.words))
+        state.copy_(torch.as_tensor(held))
+        if words is not None:
+            cast(Tensor, self.owner._buffers[f"words{self.suffix}"]).copy_(torch.as_tensor(words))
         self._projected = (state.data_ptr(), state._version)
         self.counters.updates += 1
         self.pulses.clear()

@@ -6,7 +6,12 @@ What follows from the layouts: names, shares of columns and buffers, one range o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xbar_core import mapping
 from xbar_core._arrays import namespace
@@ -14,6 +19,8 @@ from xbar_core.config import Chip
 from xbar_core.config.mapping import MaxAbs
 from xbar_core.engine.layout import Layout
 from xbar_core.engine.program import Programmed, program
+from xbar_core.engine.update import Updated, update
+from xbar_core.random import Purpose, Stream
 
 T = TypeVar("T")
 
@@ -145,3 +152,85 @@ def packed(results: Sequence[Programmed]) -> tuple[Any, dict[str, Any]]:
         for name, value in first.buffers.items()
     }
     return xp.concat([result.state for result in results], axis=-1), stacked
+
+
+@dataclass(frozen=True)
+class _Streams(Stream):
+    """The draws of array sets, side by side."""
+
+    sets: tuple[Stream, ...] = ()
+
+    def uniform(
+        self, purpose: Purpose, shape: tuple[int, ...], *, step: int = 0, array: int = 0
+    ) -> NDArray[np.float64]:
+        own = (*shape[:-1], shape[-1] // len(self.sets))
+        return np.concatenate([s.uniform(purpose, own, step=step, array=array) for s in self.sets], axis=-1)
+
+    def normal(
+        self, purpose: Purpose, shape: tuple[int, ...], *, step: int = 0, array: int = 0
+    ) -> NDArray[np.float64]:
+        own = (*shape[:-1], shape[-1] // len(self.sets))
+        return np.concatenate([s.normal(purpose, own, step=step, array=array) for s in self.sets], axis=-1)
+
+
+@dataclass(frozen=True)
+class _Together(Layout):
+    """Array sets as one, for what happens to every device by itself."""
+
+    sets: tuple[Layout, ...] = ()
+
+    @cached_property
+    def stream(self) -> Stream:
+        return _Streams(self.chip.seed, self.name, tuple(layout.stream for layout in self.sets))
+
+
+def update_parts(
+    layouts: Sequence[Layout],
+    state: Any,
+    buffers: Mapping[str, Any],
+    step: Any,
+    *,
+    rate: float = 1.0,
+    count: int = 0,
+    w_max: float | None = None,
+) -> Updated:
+    """Write one step into the devices of all array sets at once, as `update` writes it into each.
+
+    Parameters
+    ----------
+    layouts : sequence of Layout
+        One for every array set.
+    state : array (devices, in, out)
+        States of all of them, side by side.
+    buffers : mapping of str to array
+        Those of all of them, as `packed` returns them.
+    step, rate, count, w_max
+        As in `update`, the step being that of all of them.
+
+    Returns
+    -------
+    Updated
+        States and words as `state` and `buffers` hold them; counts of all devices.
+    """
+    parts, first = len(layouts), layouts[0]
+    if parts == 1:
+        return update(first, state, buffers, step, rate=rate, count=count, w_max=w_max)
+    own = {field.name: getattr(first, field.name) for field in fields(Layout)}
+    whole = _Together(**{**own, "outputs": parts * first.outputs}, sets=tuple(layouts))
+    wanted = ("words", "faults", "spread_v", "spread_g_min", "spread_g_max")
+    beside = {name: _beside(buffers[name]) for name in wanted if name in buffers}
+    held = {"w_max": buffers["w_max"], **beside}
+    result = update(whole, state, held, step, rate=rate, count=count, w_max=w_max)
+    if result.words is None:
+        return result
+    words = result.words
+    xp = namespace(words)
+    split = xp.reshape(words, (*words.shape[:-1], parts, first.outputs))
+    return result._replace(words=xp.moveaxis(split, -2, 0))
+
+
+def _beside(stacked: Any) -> Any:
+    """Return arrays (parts, ..., out) as (..., parts x out)."""
+    xp = namespace(stacked)
+    moved = xp.moveaxis(stacked, 0, -2)
+    return xp.reshape(moved, (*moved.shape[:-2], -1))

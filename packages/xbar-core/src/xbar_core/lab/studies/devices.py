@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xbar_core.config import Chip, preset, preset_names
+from xbar_core.lab.evaluation import deployed
 from xbar_core.lab.studies.frame import Finding, Scale, Study, Verdict, lenet, seeds, thinned, trained
 from xbar_core.lab.studies.judging import harmless, listing, lost, mean_of, percent, points_text, rows_of
 from xbar_core.lab.sweep.points import Point
@@ -25,8 +26,6 @@ _HARMLESS = 0.01  # a share of the test samples
 
 
 def _levels(chip: Chip) -> Mapping[str, Any]:
-    if chip.mapping.weight_bits is None:
-        return {}  # the states are continuous, whatever the device could hold
     return {"mapping.weight_bits": None, "mapping.cell_bits": None, "device.levels": None}
 
 
@@ -51,7 +50,7 @@ _READS: Mapping[str, Callable[[Chip], Mapping[str, Any]]] = {
 _UPDATES: Mapping[str, Callable[[Chip], Mapping[str, Any]]] = {
     "non-linearity": lambda chip: {"update.v_up": 0.0, "update.v_down": 0.0},
     "asymmetry": _alike,
-    "write noise": lambda chip: {"update.noise": {"law": "none"}},
+    "write noise": lambda chip: {"update.noise.law": "none"},
 }
 _PARTS = {"reads": _READS, "updates": _UPDATES}
 _EPOCHS = 3  # of the network whose reads and updates are measured
@@ -64,6 +63,8 @@ def _devices() -> list[str]:
 
 def _cases(chip: Chip, part: str) -> dict[str, Chip]:
     """Return the chip, and it without each non-ideality that it has."""
+    # A network that is only read fills the range of the devices; one that is trained leaves room.
+    chip = deployed(chip) if part == "reads" else chip
     found = {_ALL: chip}
     for name, values in _PARTS[part].items():
         other = chip.with_values(values(chip))
@@ -218,10 +219,11 @@ def _conditions(scale: Scale) -> str:
     return (
         f"{lenet(scale)[2]} Every preset device as it is, then without one non-ideality at a time; what a "
         "device does not have is not shown. Reads: a network trained natively for three epochs is written "
-        "into the chip (exact circuit); the error of a layer's output against x @ W, root mean square over "
-        "layers. Updates: the first step of training on it; the error of the change of the weights against "
-        "the change without non-linearity and noise. One dominates if half the power of the error goes with "
-        "it and less with any other. Training: with all of them, from new weights (AAM of order 1)."
+        "into the chip, whose range its weights fill (exact circuit); the error of a layer's output against "
+        "x @ W, root mean square over layers. Updates: the first step of training on the device; the error "
+        "of the change of the weights against the change without non-linearity and noise. One dominates if "
+        "half the power of the error goes with it and less with any other. Training: with all of them, from "
+        "new weights (AAM of order 1)."
     )
 
 

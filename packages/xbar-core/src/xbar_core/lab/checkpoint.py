@@ -54,7 +54,7 @@ def encode(state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], size: in
     """Return the bytes of a checkpoint, at least `size` of them where 16 MiB of blanks in the header do."""
     text = json.dumps(facts, sort_keys=True)
     metadata = {"format": "xbar-checkpoint-1", "facts": text, "digest": _digest(state, text)}
-    arrays = {name: np.array(array, order="C") for name, array in state.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
     data: bytes = optional("safetensors.numpy", "safetensors", "checkpoint").save(arrays, metadata)
     missing = min(-(-max(size - len(data), 0) // 8) * 8, _MOST_BLANKS)
     if not missing:
@@ -108,7 +108,7 @@ def _allocate(descriptor: int, size: int) -> None:
 def _digest(state: Mapping[str, NDArray[Any]], facts: str) -> str:
     found = hashlib.blake2b(facts.encode(), digest_size=16)
     for name in sorted(state):
-        array = np.array(state[name], order="C")
+        array = np.asarray(state[name], order="C")
         found.update(f"{name}\n{array.dtype.str}\n{array.shape}\n".encode())
         found.update(array.reshape(-1).view(np.uint8).data)
     return found.hexdigest()

@@ -40,6 +40,14 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     ]
 
 
+def test_exploded_numbers_stay_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """A loss of 31 digits and a share of all devices fit their columns."""
+    TrainScreen()(replace(EPOCH, loss=3.56e30, at_end=1.0))
+    shown = capsys.readouterr().out
+    assert "loss 3.56e+30  accuracy" in shown
+    assert "100% at an end" in shown
+
+
 def test_native_epochs_say_nothing_of_a_chip(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a chip the line ends with the speed."""
     TrainScreen()(replace(EPOCH, saturated=0, at_end=0.0, clipped=0.0, distortion=0.0))

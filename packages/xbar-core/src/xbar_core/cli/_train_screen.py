@@ -78,7 +78,7 @@ class TrainScreen:
             return
         self._shown = now
         numbers = (
-            f"loss {at.loss:.4f}  accuracy {at.accuracy:6.2%}  {at.rate:,.0f} images/s  "
+            f"loss {_loss(at.loss)}  accuracy {at.accuracy:6.2%}  {at.rate:,.0f} images/s  "
             f"{duration_text(at.left)} left"
         )
         name = f"{at.variant:>14s}  epoch {at.epoch:3d} of {at.epochs}"
@@ -94,7 +94,7 @@ class TrainScreen:
 
 def _epoch_line(epoch: Epoch, rate: float) -> str:
     line = (
-        f"{epoch.variant:>14s}  epoch {epoch.epoch:3d}  loss {epoch.loss:8.4f}  "
+        f"{epoch.variant:>14s}  epoch {epoch.epoch:3d}  loss {_loss(epoch.loss):>8s}  "
         f"accuracy {epoch.accuracy:7.2%}  {epoch.seconds:6.2f} s  {rate:6,.0f} images/s"
     )
     facts = []
@@ -111,7 +111,12 @@ def _epoch_line(epoch: Epoch, rate: float) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.2g}%"
+    return f"{100 * value:.2g}%" if value < 0.995 else f"{value:.0%}"
+
+
+def _loss(value: float) -> str:
+    """Return a loss with four digits after the point, or as a power of ten where it has exploded."""
+    return f"{value:.4f}" if value < 1000.0 else f"{value:.2e}"
 
 
 def show_result(result: RunResult, native: str) -> None:
@@ -139,7 +144,7 @@ def _row(comparison: Comparison, name: str, native: str, diverged: bool) -> tupl
         f"{name} (diverged)" if diverged else name,
         f"{epochs[-1].accuracy:.2%}",
         f"{100 * (base[-1].accuracy - epochs[-1].accuracy):+.2f}" if whole else "-",
-        f"{epochs[-1].loss:.4f}",
+        _loss(epochs[-1].loss),
         f"{seconds:.1f} s",
         f"{seconds / sum(e.seconds for e in base):.2f} x" if whole else "-",
         str(sum(e.saturated for e in epochs)),

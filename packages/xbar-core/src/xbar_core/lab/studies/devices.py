@@ -183,7 +183,7 @@ def _dominant(table: Table, device: str, part: str) -> Finding:
     ahead = estimate([first[seed] - second[seed] for seed in first if seed in second])
     most = estimate(first.values())
     if ahead.beyond_spread and most.mean - most.half >= _DOMINATES:
-        return Finding(f"{device}, {part}: {order[0]} dominates", found, "shown")
+        return Finding(f"{device}, {part}: dominated by {order[0]}", found, "shown")
     if ahead.count >= 3 and most.mean + most.half < _DOMINATES:
         return Finding(claim, found, "not shown", "no single one takes half the power of the error with it")
     return Finding(claim, found, "undecided", f"{order[0]} leads by {points_text(ahead)} of the power")

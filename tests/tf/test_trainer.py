@@ -86,6 +86,22 @@ def own(classes: int, image_shape: tuple[int, ...]) -> keras.Model:
     return keras.Sequential(stack)
 
 
+class Linear(keras.Model):
+    def __init__(self, classes: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.classes, self.flat, self.fc = classes, layers.Flatten(), layers.Dense(classes)
+
+    def call(self, x: Any) -> Any:
+        return self.fc(self.flat(x))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "classes": self.classes}
+
+
+def subclass(classes: int, image_shape: tuple[int, ...]) -> keras.Model:
+    return Linear(classes)
+
+
 def drops(classes: int, image_shape: tuple[int, ...]) -> keras.Model:
     channels, height, width = image_shape
     stack = [layers.Conv2D(4, 3, strides=2), layers.BatchNormalization(), layers.ReLU(), layers.Dropout(0.5)]
@@ -259,6 +275,17 @@ def test_step_with_nan_writes_nothing(chip: Chip | None) -> None:
     with pytest.raises(FloatingPointError):
         trainer.step(x, y, 0.1)
     assert_equal(trainer.weights(), before)
+
+
+@pytest.mark.parametrize("chip", [None, preset("ideal")], ids=["native", "chip"])
+def test_subclass_of_a_model_trains(chip: Chip | None) -> None:
+    """A user's network that computes in `call` and does not tell its input shape learns, and goes on."""
+    recipe = Recipe(f"{__name__}:subclass")
+    trainer, other = (make_trainer(recipe, DATA, chip) for _ in range(2))
+    losses = train(trainer, 0, 12)
+    assert losses[-1] < losses[0]
+    other.load(trainer.state())
+    assert train(other, 12, 14) == train(trainer, 12, 14)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def make_trainer(recipe: Recipe, data: DataSet, chip: Chip | None) -> KerasTrain
         )
     with tf.device(_device(recipe.device)), _settings(recipe):
         network = build(recipe.network, data.classes, data.image_shape, seed=recipe.seed)
-        return KerasTrainer(recipe, network, chip)
+        return KerasTrainer(recipe, network, chip, _sample(data.image_shape))
 
 
 class KerasTrainer:
@@ -64,6 +64,8 @@ class KerasTrainer:
         A native network, built.
     chip : Chip or None
         Where its weights are put; None trains natively.
+    sample : tuple of int
+        Shape of a sample as the network gets it (a subclass of ``keras.Model`` does not tell it).
 
     Attributes
     ----------
@@ -71,8 +73,10 @@ class KerasTrainer:
         The network, on the chip if there is one.
     """
 
-    def __init__(self, recipe: Recipe, network: keras.Model, chip: Chip | None) -> None:
-        self._recipe, self._chip = recipe, chip
+    def __init__(
+        self, recipe: Recipe, network: keras.Model, chip: Chip | None, sample: tuple[int, ...]
+    ) -> None:
+        self._recipe, self._chip, self._sample = recipe, chip, sample
         self._device = _device(recipe.device)
         if not network.trainable_variables:
             raise ConfigError(f"network: {recipe.network!r} has no weights, so there is nothing to train")
@@ -84,7 +88,7 @@ class KerasTrainer:
         self._rate = tf.Variable(0.0, dtype="float64", trainable=False)
         self._optimizer = _optimizer(self._recipe, self._chip, lambda: self._rate)
         self._optimizer.build(self.network.trainable_variables)
-        sample = tf.TensorSpec((None, *self.network.input_shape[1:]), self._recipe.dtype)
+        sample = tf.TensorSpec((None, *self._sample), self._recipe.dtype)
         signature = [sample, tf.TensorSpec((None,), "int64")]
         self._train = tf.function(self._trained, input_signature=signature)
         self._label = tf.function(self._labelled, input_signature=signature)
@@ -240,6 +244,11 @@ class KerasTrainer:
         """Return where NaN or infinity first appears in one batch."""
         with self._working():
             return trainer_health.first_bad(self.network, *self._tensors(x, y))
+
+
+def _sample(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a sample with its channels last."""
+    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
 
 
 def _right(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

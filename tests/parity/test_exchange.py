@@ -36,6 +36,31 @@ def plain(module: nn.Module, x: np.ndarray) -> np.ndarray:
     return module(torch.from_numpy(x)).detach().numpy()
 
 
+def attended(module: nn.Module, x: np.ndarray) -> np.ndarray:
+    """What torch's attention makes of samples that look at themselves."""
+    values = torch.from_numpy(x)
+    return module(values, values, values)[0].detach().numpy()
+
+
+class SelfAttention(layers.MultiHeadAttention):
+    """Keras' attention with one input, as a layer of a sequential model.
+
+    Heads are 4 or 1 wide: Keras rounds the root of their width to float32.
+    """
+
+    def __init__(self, heads: int = 2, **options: Any) -> None:
+        super().__init__(heads, 8 // heads, **options)
+
+    def build(self, shape: Any) -> None:
+        super().build(shape, shape)
+
+    def call(self, x: Any) -> Any:
+        return super().call(x, x)
+
+    def compute_output_spec(self, x: Any) -> Any:
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
 @pytest.fixture(autouse=True)
 def float64() -> Any:
     """Every layer of a test is in float64, in either framework."""
@@ -105,6 +130,18 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], list[Any]], tuple[i
         lambda: [layers.Bidirectional(layers.LSTM(3, return_sequences=True)) for _ in range(2)],
         (2, 5, 4),
         sequence,
+    ),
+    "attention": (
+        lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+        lambda: [SelfAttention()],
+        (2, 5, 8),
+        attended,
+    ),
+    "attention without bias": (
+        lambda: nn.MultiheadAttention(8, 8, batch_first=True, bias=False),
+        lambda: [SelfAttention(8, use_bias=False)],
+        (2, 5, 8),
+        attended,
     ),
     "flattened features": (
         lambda: nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 5)),
@@ -287,4 +324,30 @@ def test_gru_that_torch_has_not_is_refused() -> None:
     model = keras.Sequential([layers.GRU(3, reset_after=False)])
     model(np.zeros((2, 4, 5)))
     with pytest.raises(ConfigError, match="build the GRU with reset_after=True"):
+        to_torch(model)
+
+
+def test_attention_that_looks_elsewhere_crosses_over() -> None:
+    """Keys and values of other widths have matrices of their own in torch, under the layer's name."""
+    query, value = keras.Input((5, 8), dtype="float64"), keras.Input((4, 3), dtype="float64")
+    model = keras.Model([query, value], layers.MultiHeadAttention(2, 4, name="mixer")(query, value))
+    module = nn.ModuleDict({"mixer": nn.MultiheadAttention(8, 2, kdim=3, vdim=3, batch_first=True)})
+    state = arrays(module)
+    from_torch(state, model)
+    rng = np.random.default_rng(0)
+    q, v = rng.standard_normal((2, 5, 8)), rng.standard_normal((2, 4, 3))
+    there = torch.from_numpy(v)
+    wanted = module["mixer"](torch.from_numpy(q), there, there)[0].detach().numpy()
+    np.testing.assert_allclose(np.asarray(model([q, v])), wanted, rtol=1e-12, atol=1e-12)
+    found = to_torch(model)
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(found[name], tensor)
+
+
+def test_attention_that_torch_has_not_is_refused() -> None:
+    """Heads that are together wider than the queries have no twin in torch."""
+    x = keras.Input((5, 6))
+    model = keras.Model(x, layers.MultiHeadAttention(2, 8, name="mixer")(x, x))
+    with pytest.raises(ConfigError, match="'mixer' .MultiHeadAttention.: no layer of torch has such weights"):
         to_torch(model)

@@ -71,6 +71,8 @@ def twin_weights(layer: Any) -> TwinWeights:
         return TwinWeights(_summed_biases, lambda w: _recurrent(w[:2], [(b, 0 * b) for b in w[2:]]))
     if isinstance(layer, layers.GRU) and layer.reset_after:
         return TwinWeights(_gru, lambda w: _recurrent(map(_gates, w[:2]), [tuple(_gates(b)) for b in w[2:]]))
+    if isinstance(layer, layers.MultiHeadAttention) and _is_torch_attention(layer):
+        return _attention(layer.num_heads)
     fix = (
         "build the GRU with reset_after=True" if isinstance(layer, layers.GRU) else "set its weights by hand"
     )
@@ -136,3 +138,47 @@ def _recurrent(kernels: Any, biases: list[Any]) -> Tensors:
     for first, second in biases:
         tensors |= {"bias_ih": first, "bias_hh": second}
     return tensors
+
+
+# Attention: torch has the first three projections in one matrix where their inputs are as wide.
+
+_PROJECTIONS = tuple(f"{name}_proj_weight" for name in "qkv")
+
+
+def _is_torch_attention(layer: Any) -> bool:
+    """Return whether heads together are as wide as queries, and no gate stands behind them."""
+    width = layer.num_heads * layer.key_dim
+    outputs = layer.output_dense.kernel.shape[-1]
+    plain = layer.value_dim == layer.key_dim and getattr(layer, "_gate_dense", None) is None
+    return plain and width == outputs == layer.query_dense.kernel.shape[0]
+
+
+def _attention(heads: int) -> TwinWeights:
+    """Translate kernels (in, heads, width) and (heads, width, out), each before its bias."""
+
+    def to_keras(tensors: Tensors) -> list[Numbers]:
+        joined = tensors.get("in_proj_weight")
+        kernels = [tensors[name] for name in _PROJECTIONS] if joined is None else np.split(joined, 3)
+        found = [kernel.T.reshape(kernel.shape[1], heads, -1) for kernel in kernels]
+        out = tensors["out_proj.weight"].T
+        found.append(out.reshape(heads, -1, out.shape[-1]))
+        if "in_proj_bias" not in tensors:
+            return found
+        biases = [bias.reshape(heads, -1) for bias in np.split(tensors["in_proj_bias"], 3)]
+        pairs = zip(found, [*biases, tensors["out_proj.bias"]], strict=True)
+        return [value for pair in pairs for value in pair]
+
+    def to_torch(weights: list[Numbers]) -> Tensors:
+        kernels, biases = (weights, []) if len(weights) == 4 else (weights[::2], weights[1::2])
+        each = [kernel.reshape(kernel.shape[0], -1).T for kernel in kernels[:3]]
+        tensors: Tensors = dict(zip(_PROJECTIONS, each, strict=True))
+        if len({kernel.shape for kernel in each}) == 1:
+            tensors = {"in_proj_weight": np.concatenate(each)}
+        if biases:
+            tensors["in_proj_bias"] = np.concatenate([bias.ravel() for bias in biases[:3]])
+        tensors["out_proj.weight"] = kernels[3].reshape(-1, kernels[3].shape[-1]).T
+        if biases:
+            tensors["out_proj.bias"] = biases[3]
+        return tensors
+
+    return TwinWeights(to_keras, to_torch)

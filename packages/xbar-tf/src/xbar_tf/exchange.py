@@ -11,6 +11,7 @@ depthwise         (in x multiplier, 1, ...window)             (...window, in, mu
 flattened image   channels, height, width                     height, width, channels
 LSTM              gates i f g o in rows, two biases           gates i f c o in columns, their sum
 GRU               gates r z n in rows, two biases             gates z r h in columns, a bias of two rows
+attention         q k v in rows of one matrix (3 out, in)     a kernel (in, heads, width) for each
 ================  ==========================================  ==========================================
 
 Layers are matched by name where the layers with weights bear the names of the torch modules (as in
@@ -124,6 +125,10 @@ def _modules(state: Mapping[str, Numbers]) -> dict[Key, Tensors]:
         name, ending = recurrent.groups() if recurrent is not None else (name, "")
         if name != COUNTER:
             found.setdefault((path, ending), {})[name] = value
+    for (path, _), tensors in list(found.items()):
+        if tensors.keys() & {"in_proj_weight", "q_proj_weight"}:  # attention's last projection is a module
+            last = found.pop((f"{path}.out_proj" if path else "out_proj", ""), {})
+            tensors.update({f"out_proj.{name}": value for name, value in last.items()})
     return found
 
 

@@ -59,7 +59,7 @@ SMOOTH = QUIET.with_values(
 ROADS = {
     "ideal": preset("ideal"),
     "clean": CLEAN,
-    "small": CLEAN.with_values({"array.rows": 10, "array.cols": 3}),
+    "small": CLEAN.with_values({"array.rows": 4, "array.cols": 3}),
     "unfolded": CLEAN.with_values({"adc.gain_error": 1e-15, "array.rows": 10}),
     "exact": CLEAN.with_values({"backward": {"mode": "exact"}, "array.rows": 10}),
     "linear": preset("ideal").with_("backward", {"mode": "exact"}),

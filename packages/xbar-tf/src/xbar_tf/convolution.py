@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from xbar_core import mapping
 from xbar_core.engine import Call, Encoded, Layout, Ranges, ReadPlan, decode, decode_folded, encode
 from xbar_core.engine.parts import read_parts
 from xbar_core.engine.patches import Geometry, fold, unfold
 from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import measures, settle
-from xbar_core.mapping import state_gradient
 from xbar_tf import reads
 from xbar_tf._bridge import Array, host
 from xbar_tf.crossbar import Crossbar, Held, Solved
@@ -169,19 +169,13 @@ class Convolution:
 
     # Backward.
 
-    def error_scale(
-        self, crossbar: Crossbar, dy: Array, kept: Array, held: Held, note: Note
-    ) -> tuple[Array, Any]:
-        """Return dL/ds and the full scale that errors are sent with."""
+    def state_gradient(
+        self, crossbar: Crossbar, dy: Array, full_scale: Any, kept: Array, held: Held, note: Note
+    ) -> Array:
+        """Return dL/ds."""
         crossbar.require_finite(dy, "gradient of the output", held)
-        layout, call, plan = crossbar.layout, note.call, crossbar.layout.backward
-        dy, full_scale = np.ascontiguousarray(dy), 1.0
-        if plan.converts_input:
-            with crossbar.group.lock:
-                before = crossbar.ranges
-                full_scale, ranges = settle(before, plan.input_range, plan.input_rule, [dy], call)
-                crossbar.keep_ranges(ranges, before)
-        sent = encode_image(layout, plan, dy, full_scale, call)
+        layout, dy = crossbar.layout, np.ascontiguousarray(dy)
+        sent = encode_image(layout, layout.backward, dy, full_scale, note.call)
         inputs = self._padded(kept) if reads.keeps_inputs(layout) else kept
         full = crossbar.chip.update.gradient == "full"
         errors, unit = (dy, 1.0) if full else (sent.value, note.full_scale * sent.full_scale)
@@ -189,7 +183,8 @@ class Convolution:
         if crossbar.chip.update.pulsed:
             scales = (1.0, 1.0) if full else (note.full_scale, sent.full_scale)
             self._keep_pulses(inputs * scales[0], errors * scales[1], note)
-        return state_gradient(layout.code, gradient, float(held.buffers["w_max"])), full_scale
+        found: Array = mapping.state_gradient(layout.code, gradient, float(held.buffers["w_max"]))
+        return found
 
     def _weight_gradient(self, inputs: Array, errors: Array) -> Array:
         """Return the digital outer product (in, out) of the patches of `inputs` and of `errors`."""
@@ -226,6 +221,7 @@ class Convolution:
         size: tuple[int, ...],
     ) -> Array:
         """Return dL/dx: the transposed read of every output place, folded."""
+        crossbar.require_finite(dy, "gradient of the output", held)
         layout, call, plan = crossbar.layout, note.call, crossbar.layout.backward
         solved = crossbar.recalled(note.version, held, call.step, backward=True)
         sent = encode_image(layout, plan, np.ascontiguousarray(dy), full_scale, call)

@@ -114,6 +114,11 @@ class Crossbar(StoredWeight):
         """Return what the gradient of a call flows to, of the tensors that the call reads."""
         return tensors[0]
 
+    @property
+    def in_order(self) -> bool:
+        """Whether the gradients of several calls are wanted in the order in which errors come back."""
+        return self.chip.update.pulsed
+
     def call_gradient(self, residual: Residual, sent: Encoded, dy: Array, held: Held) -> Array:
         """Return the gradient of the target that one call of a linear layer leaves, ``crossbar`` mode."""
         bar = weight_gradient(self.layout, residual, sent, dy)

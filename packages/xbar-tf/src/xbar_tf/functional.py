@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from xbar_core import mapping
+from xbar_core.config import DynamicRange
 from xbar_core.engine import Request
 from xbar_core.engine.array_sets import is_product
 from xbar_core.engine.matrices import is_ideal
@@ -164,7 +165,7 @@ class _Product:
         self.crossbar = crossbar
 
     forward = staticmethod(reads.forward)
-    error_scale = staticmethod(reads.error_scale)
+    state_gradient = staticmethod(reads.state_gradient)
     transposed = staticmethod(reads.transposed)
     exact = staticmethod(reads.exact)
 
@@ -173,6 +174,7 @@ def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: 
     """Return a read of x, with its backward pass in the chip's mode.
 
     In a graph nobody knows whether dL/dx will be asked for: it is a node of its own, which runs only if so.
+    The gradient of the states is another one: errors go on to the layers before while it is computed.
     """
     crossbar: Crossbar = read.crossbar
     inputs, backward, first = crossbar.tensors(), wants_gradient(x), first_sample(x)
@@ -186,10 +188,13 @@ def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: 
         y, words, note = read.forward(crossbar, x, held, training=training, first=int(first), backward=asked)
         return [y, note.pack()] if keeps_x else [y, note.pack(), words]
 
-    def errors(dy: Array, kept: Array, note: Array, *arrays: Array) -> list[Array]:
-        held = crossbar.held(arrays)
-        state_bar, scale = read.error_scale(crossbar, dy, kept, held, Note.unpack(note, number))
-        return [state_bar, np.array(reads._scale(scale), np.float64)]
+    def settled(dy: Array, note: Array) -> list[Array]:
+        scale = reads.error_scale(crossbar, dy, Note.unpack(note, number))
+        return [np.array(reads._scale(scale), np.float64)]
+
+    def errors(dy: Array, scale: Array, kept: Array, note: Array, *arrays: Array) -> list[Array]:
+        held, full_scale = crossbar.held(arrays), reads._unscale(scale[0], scale[1], number)
+        return [read.state_gradient(crossbar, dy, full_scale, kept, held, Note.unpack(note, number))]
 
     def back(dy: Array, scale: Array, size: Array, note: Array, *arrays: Array) -> list[Array]:
         held, full_scale = crossbar.held(arrays), reads._unscale(scale[0], scale[1], number)
@@ -216,10 +221,19 @@ def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: 
             if not crossbar.crossbar_mode:
                 specs = [state_spec, x_spec] if backward else [state_spec]
                 return host_call(derivative, [dy, x, note, *inputs], specs, stateful=False)
-            scale_spec = tf.TensorSpec((2,), "float64")
-            state_bar, scale = host_call(errors, [dy, kept, note, *inputs], [state_spec], [scale_spec])
+            plan, eager = crossbar.layout.backward, tf.executing_eagerly()
+            if plan.converts_input and isinstance(plan.input_rule, DynamicRange) and not eager:
+                # Looked at by TensorFlow: nothing is learned, and a call on the host takes longer.
+                largest = tf.maximum(tf.reduce_max(dy), -tf.reduce_min(dy))
+                scale = tf.stack([tf.cast(largest, "float64"), tf.constant(1.0, "float64")])
+            else:
+                (scale,) = host_call(settled, [dy, note], [], [tf.TensorSpec((2,), "float64")])
+            (state_bar,) = host_call(errors, [dy, scale, kept, note, *inputs], [state_spec])
             if not backward:
                 return [state_bar]
+            if crossbar.in_order and not eager:
+                with tf.control_dependencies([state_bar]):
+                    scale = tf.identity(scale)
             (dx,) = host_call(back, [dy, scale, tf.shape(x), note, *inputs], [x_spec], stateful=False)
             return [state_bar, dx]
 

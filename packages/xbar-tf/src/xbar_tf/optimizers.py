@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from xbar_core._checks import check_choice, check_number
+from xbar_core._threads import run_all
 from xbar_core.engine.calibration import LayerStatistics, Scale, native_scale
 from xbar_core.engine.update import WriteCounts
 from xbar_core.errors import ConfigError
@@ -264,9 +265,12 @@ class PulseSGD(keras.optimizers.Optimizer):
             for width in widths:
                 held.append(arrays[start : start + width])
                 start += width
-            results = []
-            for (crossbar, scale), step, values in zip(crossbars, steps, held, strict=True):
-                results.append(_written(crossbar, scale, step, float(rate), values))
+            results: list[list[Array]] = [[]] * len(crossbars)
+
+            def write_one(k: int) -> None:
+                results[k] = _written(*crossbars[k], steps[k], float(rate), held[k])
+
+            run_all([partial(write_one, k) for k in range(len(crossbars))])
             self.counts.update(
                 {
                     str(crossbar.state.path): WriteCounts(int(found[-2]), int(found[-1]))

@@ -16,7 +16,6 @@ from xbar_core.engine import (
     Encoded,
     Residual,
     encode,
-    encode_errors,
     read_encoded,
 )
 from xbar_core.engine.exact import exact_vjp
@@ -142,27 +141,39 @@ def forward(
     return join([reading.result for reading in readings]), words, note
 
 
-def error_scale(crossbar: Crossbar, dy: Array, kept: Array, held: Held, note: Note) -> tuple[Array, Any]:
-    """Return the gradient of the target in `crossbar` mode and the full scale that errors are sent with.
+def error_scale(crossbar: Crossbar, dy: Array, note: Note) -> Any:
+    """Return the full scale that errors dy (batch, ..., out) are sent with, in `crossbar` mode."""
+    plan = crossbar.layout.backward
+    if not plan.converts_input:
+        return 1.0
+    with crossbar.group.lock:
+        before = crossbar.ranges
+        scale, ranges = settle(before, plan.input_range, plan.input_rule, [dy], note.call)
+        crossbar.keep_ranges(ranges, before)
+    return scale
+
+
+def state_gradient(
+    crossbar: Crossbar, dy: Array, full_scale: Any, kept: Array, held: Held, note: Note
+) -> Array:
+    """Return the gradient of the target in `crossbar` mode.
 
     Parameters
     ----------
     dy : array (batch, ..., out)
         Errors.
+    full_scale : float or 0-d array
+        What they are sent with.
     kept : array (batch, ..., in)
         Words of the forward call, or its inputs (see `keeps_inputs`).
     """
     crossbar.require_finite(dy, "gradient of the output", held)
-    layout, call = crossbar.layout, note.call
-    dy = np.ascontiguousarray(dy)
-    with crossbar.group.lock:
-        before = crossbar.ranges
-        sent, ranges = encode_errors(layout, before, dy, call)
-        crossbar.keep_ranges(ranges, before)
-    residual = Residual(kept, note.full_scale, note.current_scales[0], call)
+    layout, dy = crossbar.layout, np.ascontiguousarray(dy)
+    sent = encode(layout, layout.backward, dy, full_scale, note.call)
+    residual = Residual(kept, note.full_scale, note.current_scales[0], note.call)
     if crossbar.chip.update.pulsed:
         _keep_pulses(crossbar, residual, sent, dy, note)
-    return crossbar.call_gradient(residual, sent, dy, held), sent.full_scale
+    return crossbar.call_gradient(residual, sent, dy, held)
 
 
 def _keep_pulses(crossbar: Crossbar, residual: Residual, sent: Encoded, dy: Array, note: Note) -> None:
@@ -175,6 +186,7 @@ def _keep_pulses(crossbar: Crossbar, residual: Residual, sent: Encoded, dy: Arra
 
 def transposed(crossbar: Crossbar, dy: Array, full_scale: Any, held: Held, note: Note) -> Array:
     """Return dL/dx by the transposed read, in `crossbar` mode."""
+    crossbar.require_finite(dy, "gradient of the output", held)
     layout, call = crossbar.layout, note.call
     solved = crossbar.recalled(note.version, held, call.step, backward=True)
     sent = encode(layout, layout.backward, np.ascontiguousarray(dy), full_scale, call)

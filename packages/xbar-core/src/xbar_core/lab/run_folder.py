@@ -93,8 +93,11 @@ class RunFolder:
                 raise ConfigError(
                     f"{file}: has format {facts['format']}, this program knows {FORMAT}; update xbar-core"
                 )
-            for name in ("data", "processes", "versions", "machine"):
+            for name in ("processes", "versions"):
                 facts[name]
+            for part, names in (("data", ("train", "test", "crc32")), ("machine", ("threads",))):
+                for name in names:
+                    facts[part][name]
             return cls(path, RunSpec.from_dict(facts), facts)
         except FileNotFoundError:
             where = "does not exist" if not path.exists() else f"has no {RUN}"

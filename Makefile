@@ -72,8 +72,8 @@ docs: $(BASE) ## build the documentation into docs/_build/html, warnings as erro
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
 
-studies: $(FULL) ## the paper's figures at small scale, with verdicts, and their pages in docs/results
-	$(BIN)/xbar reproduce all --scale small --page docs/results
+studies: $(FULL) ## the paper's figures at small scale, with verdicts, and docs/results.md over them
+	$(BIN)/xbar reproduce all --scale small --page docs/results.md
 
 bench: $(FULL) ## run every benchmark, one after the other
 	@for script in benchmarks/bench_*.py; do \

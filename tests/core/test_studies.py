@@ -78,18 +78,18 @@ def test_fig6_smoke_and_page(tmp_path: Path) -> None:
         find_study("fig6"), "smoke", tmp_path / "run", workers=0, command="xbar reproduce fig6"
     )
     assert not report.cut
-    written = write_pages([tmp_path / "run"], tmp_path / "docs")
+    written = write_pages([tmp_path / "run"], tmp_path / "docs" / "results.md")
     for page in (path for path in written if path.suffix == ".md"):
         text = page.read_text()
-        assert "its numbers mean nothing" in text or page.name == "studies.md"
+        assert "its numbers mean nothing" in text or page.name == "results.md"
         for target in re.findall(r"\]\(([^)]+)\)", text):
             assert (page.parent / target).is_file(), target
-    first = (tmp_path / "docs" / "fig6.md").read_text()
-    write_pages([tmp_path / "run"], tmp_path / "docs")
-    assert (tmp_path / "docs" / "fig6.md").read_text() == first
-    assert "[fig6](fig6.md)" in (tmp_path / "docs" / "studies.md").read_text()
+    first = (tmp_path / "docs" / "results" / "fig6.md").read_text()
+    write_pages([tmp_path / "run"], tmp_path / "docs" / "results.md")
+    assert (tmp_path / "docs" / "results" / "fig6.md").read_text() == first
+    assert "[fig6](results/fig6.md)" in (tmp_path / "docs" / "results.md").read_text()
     with pytest.raises(ConfigError, match="holds no finished study"):
-        write_pages([tmp_path], tmp_path / "docs")
+        write_pages([tmp_path], tmp_path / "docs" / "results.md")
 
 
 def test_cut_short_is_said(tmp_path: Path) -> None:
@@ -342,12 +342,16 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert main(["reproduce"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in study_names())
-    assert main(["reproduce", "fig6", "--scale", "smoke", "--workers", "0", "--page", "docs"]) == 0
-    assert (tmp_path / "docs" / "studies.md").is_file()
+    assert main(["reproduce", "fig6", "--scale", "smoke", "--workers", "0", "--page", "docs/results.md"]) == 0
+    assert (tmp_path / "docs" / "results.md").is_file()
     assert json.loads((tmp_path / "runs/studies/fig6-smoke/study.json").read_text())["scale"] == "smoke"
+    for wrong in ("docs", "fig.md"):  # no page, and a page whose folder would be a file
+        (tmp_path / "fig").touch()
+        assert main(["reproduce", "fig6", "--scale", "smoke", "--page", wrong]) == 2
+        assert "page: " in capsys.readouterr().err
     assert main(["reproduce", "fig13"]) == 2
     assert "did you mean 'fig1" in capsys.readouterr().err
     assert main(["reproduce", "fig6", "--scale", "smal"]) == 2
     assert "did you mean 'small'" in capsys.readouterr().err
-    assert main(["reproduce", "--page", "docs", "--scale", "paper"]) == 2
+    assert main(["reproduce", "--page", "docs/results.md", "--scale", "paper"]) == 2
     assert "holds no study" in capsys.readouterr().err

@@ -14,7 +14,14 @@ from xbar_core.cli._options import require_plots
 from xbar_core.cli._sweep_screen import screen
 from xbar_core.cli._terminal import say, table
 from xbar_core.errors import ConfigError
-from xbar_core.lab.studies import Report, find_study, run_study, study_names, write_pages
+from xbar_core.lab.studies import (
+    Report,
+    check_page,
+    find_study,
+    run_study,
+    study_names,
+    write_pages,
+)
 from xbar_core.lab.studies.frame import SCALES
 from xbar_core.lab.sweep import parse_field
 
@@ -39,7 +46,7 @@ def reproduce(
     ] = Path("runs/studies"),
     page: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write pages of all studies in --out of this scale into FOLDER."),
+        typer.Option(metavar="FILE.md", help="Write a page over all studies in --out of this scale."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, ...")] = "cpu",
     framework: Annotated[str, typer.Option(help="Adapter to train with.")] = "torch",
@@ -74,6 +81,8 @@ def reproduce(
         return
     studies = [find_study(name) for name in chosen]
     check_folder("out", out)
+    if page is not None:
+        check_page(page)
     require_plots()
     whole = True
     for study in studies:
@@ -134,5 +143,5 @@ def _pages(out: Path, scale: str, page: Path) -> None:
     present = [folder for folder in folders if (folder / "study.json").is_file()]
     if not present:
         raise ConfigError(f"page: {str(out)!r} holds no study of scale {scale!r}; run one first")
-    for path in write_pages(present, check_folder("page", page)):
+    for path in write_pages(present, page):
         say(f"wrote {path}")

@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from xbar_core._arrays import array_like, namespace
@@ -32,7 +33,9 @@ from xbar_core.mapping import snap_states
 
 _LINEAR = 1e-15  # below this |v| the exponential law is the straight line to rounding
 _EXPONENT = 80.0  # e^80 is finite in float32 and saturates every device
-_BLOCK = 1 << 15  # devices that a thread writes at a time: what it computes stays in its cache
+# Devices that a thread writes at a time: few enough for its cache, enough that threads, which take turns in
+# Python between operations, seldom wait for each other.
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 1 << 16, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,8 @@ def update_states(
         New states and the counts of saturated devices and refreshed pairs.
     """
     sides, inputs, outputs = state.shape
-    rows = max(1, _BLOCK // max(1, sides * outputs))
+    share = sides * inputs * outputs // (2 * numba.get_num_threads())
+    rows = max(1, min(max(share, _SMALLEST_BLOCK), _LARGEST_BLOCK) // max(1, sides * outputs))
     if jumps is not None or rows >= inputs or not isinstance(state, np.ndarray):
         return _update_block(state, step, config, pair, rate, normal, spread, levels, uniform, jumps)
     written = np.empty_like(state)

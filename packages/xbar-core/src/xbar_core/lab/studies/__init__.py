@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from xbar_core.lab.studies.catalogue import find_study, study_names
 from xbar_core.lab.studies.frame import Finding, Report, Scale, Study, run_study
-from xbar_core.lab.studies.page import write_pages
+from xbar_core.lab.studies.page import check_page, write_pages
 
 __all__ = [
+    "check_page",
     "Finding",
     "Report",
     "Scale",

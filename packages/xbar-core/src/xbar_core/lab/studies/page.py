@@ -1,4 +1,4 @@
-"""Pages of the documentation from what studies left: one for each study, one for all."""
+"""Pages of the documentation from what studies left: one over all, and one for each study."""
 
 from __future__ import annotations
 
@@ -38,24 +38,39 @@ def verdict_text(report: Report) -> str:
     return "\n".join(lines)
 
 
+def check_page(out: Path) -> None:
+    """Raise `ConfigError` unless `write_pages` can write there."""
+    if out.suffix != ".md":
+        raise ConfigError(f"page: {str(out)!r} is no page in Markdown; name one, e.g. docs/results.md")
+    if out.is_dir() or (out.with_suffix("").exists() and not out.with_suffix("").is_dir()):
+        raise ConfigError(f"page: {str(out)!r} and a folder beside it cannot be written; name another")
+
+
 def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write a page for each study and ``studies.md`` over all of them, with figures and data beside.
+    """Write a page over all studies, and beside it a folder with a page, figures and data of each.
 
     Parameters
     ----------
     folders : sequence of Path
         What `run_study` wrote into.
     out : Path
-        A folder of the documentation; made if absent.
+        The page over all, ``results.md``; the others go into the folder ``results``, made if absent.
+
+    Returns
+    -------
+    list of Path
+        What was written.
 
     Raises
     ------
     ConfigError
-        A folder holds no finished study.
+        `out` is no page in Markdown, or a folder holds no finished study.
     """
+    check_page(out)
     if not folders:
         raise ConfigError("page: no study was run yet; run xbar reproduce NAME --scale small first")
-    out.mkdir(parents=True, exist_ok=True)
+    beside = out.with_suffix("")
+    beside.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     reports: list[Report] = []
     for folder in folders:
@@ -71,18 +86,18 @@ def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
             ("figure.svg", f"{report.name}.svg"),
             ("summary.csv", f"{report.name}.csv"),
         ):
-            shutil.copyfile(folder / source, out / name)
-            written.append(out / name)
+            shutil.copyfile(folder / source, beside / name)
+            written.append(beside / name)
         head, _, rest = verdict_text(report).partition("\n\n")
         links = f"Also as [SVG]({report.name}.svg); the [means]({report.name}.csv)."
-        page = out / f"{report.name}.md"
+        page = beside / f"{report.name}.md"
         write_whole(page, f"{head}\n\n![{report.title}]({report.name}.png)\n\n{links}\n\n{rest}")
         written.append(page)
-    write_whole(out / "studies.md", _overview(reports))
-    return [*written, out / "studies.md"]
+    write_whole(out, _overview(reports, beside.name))
+    return [*written, out]
 
 
-def _overview(reports: Sequence[Report]) -> str:
+def _overview(reports: Sequence[Report], folder: str) -> str:
     lines = [
         "# The paper's evaluation, again",
         "",
@@ -97,24 +112,24 @@ def _overview(reports: Sequence[Report]) -> str:
     for report in reports:
         count = str(report.computed) + (f" of {report.planned}, cut short" if report.cut else "")
         for number, finding in enumerate(report.findings):
-            link = f"[{report.name}]({report.name}.md)"
+            link = f"[{report.name}]({folder}/{report.name}.md)"
             first = (link, report.scale, count, _time(report.seconds)) if number == 0 else ("",) * 4
             lines.append("| " + " | ".join((*first, _cell(finding.claim), finding.verdict)) + " |")
-    lines += _own_answers(reports)
+    lines += _own_answers(reports, folder)
     total = sum(report.seconds for report in reports)
     machines = "; ".join(dict.fromkeys(report.machine for report in reports))
     lines += ["", f"{_time(total)} of computing together, on {machines}.", ""]
     return "\n".join(lines)
 
 
-def _own_answers(reports: Sequence[Report]) -> list[str]:
+def _own_answers(reports: Sequence[Report], folder: str) -> list[str]:
     """Say what the paper does not: exact circuits at every step, and what dominates in each device."""
     found = {report.name: report for report in reports}
     lines = ["", "## What our own model adds", ""]
     if "fig5b" in found:
         lines += [
             "What the exact circuit (FCM) at every step changes against AAM and interpolation "
-            "([fig5b](fig5b.md); the errors of single matrices are in [fig6](fig6.md)):",
+            f"([fig5b]({folder}/fig5b.md); the errors of single matrices are in [fig6]({folder}/fig6.md)):",
             "",
             "| model | against FCM |",
             "|---|---|",
@@ -124,7 +139,7 @@ def _own_answers(reports: Sequence[Report]) -> list[str]:
         lines.append("")
     if "devices" in found:
         lines += [
-            "Which non-ideality dominates for each preset device ([devices](devices.md)):",
+            f"Which non-ideality dominates for each preset device ([devices]({folder}/devices.md)):",
             "",
             "| device | measured | verdict |",
             "|---|---|---|",

@@ -55,18 +55,18 @@ def _points(scale: Scale) -> list[Point]:
     chip = preset("txsim").with_("circuit", {"kind": "aam", "order": 1})
     made = [
         trained({"part": "reference", "case": "native", "value": 0.0, "seed": seed}, None, recipe, **where)
-        for seed in seeds(scale, 4)
+        for seed in seeds(scale)
     ]
     for name, changes in _MAPPINGS.items():
         for v in thinned(_FEW_V if "," in name else _V, scale):
             case = chip.with_values({**changes, "update.v_up": v, "update.v_down": v})
-            for seed in seeds(scale, 4 if name in _PLAIN else 3):
+            for seed in seeds(scale):
                 labels = {"part": "v", "case": name, "value": v, "seed": seed}
                 made.append(trained(labels, case, recipe, **where))
     for name, changes in _LAWS.items():
         for gamma in thinned(_GAMMA if name in _PLAIN else _FEW_GAMMA, scale):
             case = chip.with_values({**changes, "update.noise.gamma": gamma})
-            for seed in seeds(scale, 4 if name in _PLAIN else 3):
+            for seed in seeds(scale):
                 labels = {"part": "gamma", "case": name, "value": gamma, "seed": seed}
                 made.append(trained(labels, case, recipe, **where))
     return made

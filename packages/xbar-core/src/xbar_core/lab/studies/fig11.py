@@ -35,7 +35,7 @@ def _points(scale: Scale) -> list[Point]:
         chip = preset("txsim").with_values(values)
         for size in thinned(_SIZES if name == _HIGH else _FEW_SIZES, scale):
             case = chip.with_values({"array.rows": size, "array.cols": size})
-            for seed in seeds(scale, 5 if name == _HIGH else 3):
+            for seed in seeds(scale, 4 if name == _HIGH else 3):
                 labels = {"part": "training", "device": name, "size": size, "seed": seed}
                 made.append(trained(labels, case, recipe, **where))
                 circuit = Setup("circuit", case.with_("seed", seed), options={"arrays": 1})

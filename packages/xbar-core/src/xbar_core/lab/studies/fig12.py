@@ -36,7 +36,7 @@ def _points(scale: Scale) -> list[Point]:
                     continue
                 values = {"device.r_min": low, "device.r_max": high, "adc.noise": noise}
                 case = preset("txsim").with_values(values)
-                for seed in seeds(scale, 4 if sensing == _QUIET else 3):
+                for seed in seeds(scale):
                     labels = {"part": "training", "fixed": name, "sensing": sensing, "ratio": ratio}
                     made.append(trained({**labels, "seed": seed}, case, recipe, **where))
                     if sensing == _QUIET:

@@ -85,7 +85,7 @@ def _points(scale: Scale) -> list[Point]:
         trained({"network": network, "system": name, "seed": seed}, chip, recipe, **where)
         for network, (recipe, where) in _networks(scale).items()
         for name, chip in _systems(scale).items()
-        for seed in seeds(scale, 3 if scale == "paper" else 4)
+        for seed in seeds(scale)
     ]
 
 

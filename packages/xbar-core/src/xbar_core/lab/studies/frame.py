@@ -270,9 +270,9 @@ def lenet(scale: Scale) -> tuple[Recipe, dict[str, Any], str]:
         )
     if scale == "small":
         return (
-            Recipe("lenet5", epochs=10, batch=64, rate=0.05),
+            Recipe("lenet5", epochs=6, batch=64, rate=0.05),
             {"dataset": "mnist", "limit": 2000},
-            "LeNet-5 on a part of MNIST (2000 training and 2000 test images), 10 epochs of batches of 64, "
+            "LeNet-5 on a part of MNIST (2000 training and 2000 test images), 6 epochs of batches of 64, "
             "rate 0.05.",
         )
     return (

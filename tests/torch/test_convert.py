@@ -81,6 +81,18 @@ def test_first_training_step_follows_the_native_network() -> None:
         )
 
 
+@pytest.mark.parametrize("mapping", ["differential", "balanced", "offset"])
+def test_native_weights_after_a_step_of_any_optimizer(mapping: str) -> None:
+    """A step of Adam moves states beyond [0, 1]; to_native gives what the ideal chip reads, at once."""
+    chip = convert(mlp(), preset("ideal").with_("mapping.kind", mapping).with_("mapping.w_max.headroom", 1.0))
+    optimizer = torch.optim.Adam(chip.parameters(), lr=0.02)
+    x = torch.rand(5, 12, dtype=torch.float64)
+    chip(x).square().sum().backward()
+    optimizer.step()
+    assert any(float(state.min()) < 0.0 or float(state.max()) > 1.0 for state in states(chip).values())
+    torch.testing.assert_close(to_native(chip).eval()(x), chip.eval()(x), rtol=1e-11, atol=1e-12)
+
+
 def test_same_network_and_seed_give_the_same_chip() -> None:
     """Names and seed key the draws: not the order, not the global generator, not what else is converted."""
     noisy = preset("txsim-8bit").with_("device.programming_error", {"sigma": 0.05})

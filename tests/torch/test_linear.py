@@ -258,6 +258,35 @@ def test_states_return_into_their_range_in_training() -> None:
     assert layer.conductances().max() <= 1.0001 * layer.chip.device.g_max
 
 
+def test_states_that_change_unseen_return_into_their_range_too() -> None:
+    """What is written through `.data` after a training forward is projected by the next one, and read so."""
+    layer = layer_on(QUIET)
+    x = torch.randn(4, 70)
+    layer(x)
+    layer.state.data.add_(0.7)
+    wanted = layer.state.detach().clamp(0.0, 1.0)
+    layer(x)
+    assert torch.equal(layer.state, wanted)
+    assert torch.equal(layer.crossbars[""].asked[0].state, wanted)
+
+
+def test_states_beyond_their_range_stand_for_what_is_read() -> None:
+    """`weight` and `reprogram` take states as a read does, in [0, 1]; the gradient inside is that of decoding."""
+    layer = XbarLinear(9, 5, config=preset("ideal"), dtype=torch.float64)
+    with torch.no_grad():
+        layer.state.sub_(0.002)  # pairs of the differential mapping keep one side at 0
+    layer.eval()
+    eye = torch.eye(9, dtype=torch.float64)
+    read = (layer(eye) - layer.bias).detach()
+    torch.testing.assert_close(layer.weight.T, read, rtol=1e-12, atol=1e-13)
+    layer.weight.sum().backward()
+    inside = (layer.state > 0) & (layer.state < 1)
+    w_max = layer.crossbars[""].w_max
+    assert torch.equal(layer.state.grad[0][inside[0]], w_max.expand(int(inside[0].sum())))
+    layer.crossbars[""].reprogram()
+    torch.testing.assert_close(layer.weight.T, read, rtol=1e-12, atol=1e-13)
+
+
 def test_evaluation_advances_nothing_but_its_own_counter() -> None:
     """Evaluation learns no range, counts no update and leaves the interpolation's reference alone."""
     layer = layer_on(CHIPS["interpolated"])

@@ -130,6 +130,10 @@ class Crossbar(ArraySets):
         whole = self.state if state is None else state
         return [whole] if self.parts == 1 else [whole[..., self.columns(k)] for k in range(self.parts)]
 
+    def held(self) -> Tensor:
+        """Return the states that the devices hold, as a read takes them: in [0, 1]; differentiable."""
+        return self.state.clamp(0.0, 1.0)
+
     # Programming and reading back.
 
     def program(self, weight: Tensor, w_max: float | None = None) -> None:
@@ -145,9 +149,7 @@ class Crossbar(ArraySets):
                 self.program(self.weight(), w_max)
                 return
             count = self.counters.programmings
-            self._store(
-                [reprogram(self.layout, self.state.detach(), self.buffers(), w_max=w_max, count=count)]
-            )
+            self._store([reprogram(self.layout, self.held(), self.buffers(), w_max=w_max, count=count)])
 
     def _store(self, results: list[Programmed]) -> None:
         self.owner.store(self.suffix, *packed(results))
@@ -159,17 +161,16 @@ class Crossbar(ArraySets):
         """Return the weights (in, out) that the states stand for; differentiable in the states."""
         blocks = [
             weights(layout, state, self.buffers(part))
-            for part, (layout, state) in enumerate(zip(self.layouts, self.states(), strict=True))
+            for part, (layout, state) in enumerate(zip(self.layouts, self.states(self.held()), strict=True))
         ]
         return blocks[0] if self.parts == 1 else torch.cat(blocks, dim=-1)
 
     @torch.no_grad()
     def conductances(self) -> Tensor:
         """Return the conductances (devices, in, out), siemens, with variation, faults and drift."""
-        state = self.state.detach().clamp(0.0, 1.0)
         blocks = [
-            conductances(layout, part_state, self.buffers(part), self.time, self.counters.calls)
-            for part, (layout, part_state) in enumerate(zip(self.layouts, self.states(state), strict=True))
+            conductances(layout, state, self.buffers(part), self.time, self.counters.calls)
+            for part, (layout, state) in enumerate(zip(self.layouts, self.states(self.held()), strict=True))
         ]
         return torch.cat(blocks, dim=-1)
 
@@ -183,17 +184,24 @@ class Crossbar(ArraySets):
     def prepare(self, training: bool) -> bool:
         """Project the states to [0, 1] in training; return whether the matrices are out of date."""
         state = self.state
+        if unseen := self._changed_unseen():
+            self._projected = None
         if training and self._projected != (state.data_ptr(), state._version):
             with torch.no_grad():
                 state.clamp_(0.0, 1.0)
             self._projected = (state.data_ptr(), state._version)
-        if not self._matrices or self._key != self._present_key():
+        if unseen or not self._matrices or self._key != self._present_key():
             return True
-        if self._backward and self._matrices[0].backward is None:
-            return True
-        # A change through `.data` leaves no trace in the version; on the host looking is cheap.
-        host = state.device.type == "cpu"
-        return host and self._snapshot is not None and not torch.equal(self._snapshot, state)
+        return self._backward and self._matrices[0].backward is None
+
+    def _changed_unseen(self) -> bool:
+        """Return whether the states are others although their address and version are the same.
+
+        A change through `.data` leaves no trace in the version, and a new tensor may lie where one was freed.
+        """
+        if self._key is None or self._snapshot is None or self._key[:4] != self._present_key()[:4]:
+            return False
+        return not torch.equal(self._snapshot, self.state)
 
     def requests(self) -> list[Request]:
         """Return what is asked of `read_matrices`, for every array set."""
@@ -227,8 +235,8 @@ class Crossbar(ArraySets):
         if not self.layout.interpolates or self._snapshot is None:
             return
         if self.counters.updates == self._solved_update:
-            held, solved = self.state.detach().clamp(0.0, 1.0), self._snapshot.clamp(0.0, 1.0)
-            self.counters.updates += int(not torch.equal(held, solved))
+            held = self.held().detach()
+            self.counters.updates += int(not torch.equal(held, self._snapshot.to(held).clamp(0.0, 1.0)))
 
     def accept(self, requests: list[Request], matrices: list[Matrices]) -> None:
         """Take the matrices of `requests`."""

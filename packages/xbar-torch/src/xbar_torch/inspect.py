@@ -166,7 +166,7 @@ def _read(crossbar: Crossbar, wanted: Tensor, x: Tensor) -> tuple[Clipped, tuple
     stages = stage_report_parts(
         crossbar.layouts,
         _shares(wanted, crossbar),
-        crossbar.states(crossbar.state.detach()),
+        crossbar.states(crossbar.held().detach()),
         [crossbar.buffers(part) for part in range(crossbar.parts)],
         _shares(x, crossbar),
         ranges=crossbar.ranges,

@@ -62,7 +62,7 @@ def _health(name: str, crossbar: Crossbar, seen: list[Tensor]) -> LayerHealth:
         vectors = _vectors(crossbar, seen, _VECTORS)
         found = None if vectors is None else clipped_by(crossbar, vectors)
         crossbar.matrices()
-        state, weight = crossbar.state.detach(), crossbar.weight().detach()
+        state, weight = crossbar.held().detach(), crossbar.weight().detach()
         return LayerHealth(
             native_name(name),
             saturated_share(crossbar.layout, state, weight, float(crossbar.w_max)),

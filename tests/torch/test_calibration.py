@@ -13,6 +13,7 @@ from xbar_core.config import preset
 from xbar_core.engine.calibration import LayerStatistics
 from xbar_core.errors import ConfigError
 from xbar_torch.calibration import calibrate, native_statistics
+from xbar_torch.convert import convert
 from xbar_torch.host import crossbars_of
 from xbar_torch.linear import XbarLinear
 from xbar_torch.optim import PulseSGD
@@ -186,6 +187,62 @@ def test_statistics_scale_the_update():
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
 
 
+def test_dropout_inside_recurrent_layers_is_off():
+    """Dropout between layers, by either road, changes no range and draws nothing; then it is as before."""
+    x = [torch.randn(3, 4, 5)]
+    for chip in ("ideal", "txsim-8bit"):
+        torch.manual_seed(0)
+        native = nn.GRU(5, 6, 2, dropout=0.9, batch_first=True)
+        layer = convert(native, chip)
+        state = torch.get_rng_state()
+        found = calibrate(layer, x)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert layer.dropout == 0.9
+        native.dropout = 0.0
+        assert calibrate(convert(native, chip), x) == found
+
+
+def test_statistics_of_attention_and_wrapped_models():
+    """Parts of a joint projection have statistics of their own, found by wrapped models, too."""
+    chip = preset("ideal").with_values({"update.scale": {"rule": "native"}})
+    for sizes in ({}, {"kdim": 6, "vdim": 5}):
+        torch.manual_seed(0)
+        native = nn.ModuleDict({"mha": nn.MultiheadAttention(6, 2, **sizes)})
+        model, first = convert(native, chip), copy.deepcopy(native)
+        native.forward = lambda x, mha=native["mha"]: mha(x, x, x[..., : mha.vdim])[0].mean(dim=1)
+        optimizer = torch.optim.SGD(native.parameters(), lr=0.3)
+        loader = [(x[:, None], y) for x, y in batches(1)]
+        statistics = native_statistics(native, loader, optimizer, lambda y, t: y.square().sum())
+        for row, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            before, after = (
+                each["mha"].in_proj_weight[6 * row : 6 * row + 6]
+                if not sizes
+                else getattr(each["mha"], f"{name}_weight")
+                for each in (first, native)
+            )
+            largest = max(float(w.detach().abs().max()) for w in (before, after))
+            step = float((after - before).detach().abs().max())
+            assert statistics[f"mha.{name}.weight"] == pytest.approx(LayerStatistics(largest, step))
+        for wrapped in (model, torch.compile(model, backend="eager")):
+            scales = PulseSGD(wrapped, lr=0.1, statistics=statistics)._scales
+            assert {scale.w_max for scale in scales.values()} == {
+                statistics[f"mha.{name}.weight"].w_max for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+            }
+
+
+def test_statistics_leave_modes_alone():
+    """Normalisation that is frozen stays so in training, and every mode comes back, also after an error."""
+    native = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    native[1].eval()
+    optimizer = torch.optim.SGD(native.parameters(), lr=0.1)
+    loss = nn.functional.cross_entropy
+    native_statistics(native, batches(), optimizer, loss)
+    assert not native[1].running_mean.any(), "it learned nothing"
+    with pytest.raises(FloatingPointError):
+        native_statistics(native, batches(scale=float("nan")), optimizer, loss)
+    assert [module.training for module in native.modules()] == [True, True, False, True]
+
+
 def test_statistics_are_those_of_a_native_model():
     """A model on a chip has no native statistics; a loader must yield; a loss must be finite."""
     loss = nn.functional.cross_entropy
@@ -195,6 +252,11 @@ def test_statistics_are_those_of_a_native_model():
     optimizer = torch.optim.SGD(native.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match="loader: yields no batch"):
         native_statistics(native, [], optimizer, loss)
+    with pytest.raises(ConfigError, match="loader: yields no batch in epoch 1; .*no generator"):
+        native_statistics(native, iter(batches()), optimizer, loss, epochs=2)
+    other = torch.optim.SGD(nn.Linear(6, 3).parameters(), lr=0.1)
+    with pytest.raises(ConfigError, match=r"optimizer: it changed no weight .* model.parameters\(\)"):
+        native_statistics(native, batches(), other, loss)
     with pytest.raises(ConfigError, match="epochs: 0 is out of range"):
         native_statistics(native, batches(), optimizer, loss, epochs=0)
     with pytest.raises(FloatingPointError, match="step 0: the loss is nan"):

@@ -271,7 +271,7 @@ def test_states_that_change_unseen_return_into_their_range_too() -> None:
 
 
 def test_states_beyond_their_range_stand_for_what_is_read() -> None:
-    """`weight` and `reprogram` take states as a read does, in [0, 1]; the gradient inside is that of decoding."""
+    """`weight` and `reprogram` take states as a read does, in [0, 1]; the gradient inside is decoding's."""
     layer = XbarLinear(9, 5, config=preset("ideal"), dtype=torch.float64)
     with torch.no_grad():
         layer.state.sub_(0.002)  # pairs of the differential mapping keep one side at 0

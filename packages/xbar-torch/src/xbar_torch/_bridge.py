@@ -79,6 +79,17 @@ def analog(device: torch.device) -> Iterator[None]:
             yield
 
 
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Give every module its mode (training or evaluation) back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def to_analog(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return an input in the dtype of the states; half precision is widened, nothing else is."""
     if x.dtype == dtype:

@@ -84,7 +84,7 @@ class XbarMultiheadAttention(NativeTwin):
         for extra in ("bias_k", "bias_v"):
             self.register_parameter(extra, cast(nn.Parameter | None, getattr(native, extra)))
         given = w_max or {}
-        for own, weight, bias, native_name in _native_projections(native):
+        for own, weight, bias, native_name in native_projections(native):
             linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
             linear.weight = nn.Parameter(weight.detach())
             if bias is not None:
@@ -123,7 +123,7 @@ class XbarMultiheadAttention(NativeTwin):
         shapes = {name: tuple(value.shape) for name, value in native.state_dict().items()}
         native.load_state_dict(native_tensors(source, shapes, None, type(self).__name__))
         given = w_max or {}
-        for own, weight, bias, native_name in _native_projections(native):
+        for own, weight, bias, native_name in native_projections(native):
             found = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
             self._projection(own).load_native(found, given.get(native_name))
         with torch.no_grad():
@@ -157,7 +157,7 @@ class XbarMultiheadAttention(NativeTwin):
             dtype=state.dtype,
         )
         with torch.no_grad():
-            for own, weight, bias, native_name in _native_projections(native):
+            for own, weight, bias, native_name in native_projections(native):
                 twin = self._projection(own)
                 weight.copy_(twin.weight)
                 native.get_parameter(native_name).requires_grad_(twin.crossbars[""].state.requires_grad)
@@ -297,7 +297,7 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, -math.inf)
 
 
-def _native_projections(
+def native_projections(
     native: nn.MultiheadAttention,
 ) -> list[tuple[str, Tensor, Tensor | None, str]]:
     """Return (name, weight, bias, native name of the weight) of the projections; parts are views."""

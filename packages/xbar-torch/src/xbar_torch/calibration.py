@@ -14,7 +14,10 @@ from xbar_core._checks import check_integer
 from xbar_core.engine import Ranges
 from xbar_core.engine.calibration import LayerStatistics, frozen, unlearned
 from xbar_core.errors import ConfigError
+from xbar_torch._bridge import modes_kept
 from xbar_torch.host import CrossbarModule, crossbars_of
+from xbar_torch.native_weights import native_weights
+from xbar_torch.recurrent import _XbarRecurrent
 
 
 def native_statistics(
@@ -31,7 +34,8 @@ def native_statistics(
     Parameters
     ----------
     model : Module
-        Native model; it is trained, so hand in a copy of one that you want to keep.
+        Native model; it is trained, so hand in a copy of one that you want to keep. One in evaluation is put
+        in training; parts in evaluation of one in training (frozen normalisation) stay so.
     loader : iterable
         Yields (inputs, targets); iterated once in every epoch.
     optimizer : Optimizer
@@ -44,40 +48,51 @@ def native_statistics(
     Returns
     -------
     dict of str to LayerStatistics
-        By parameter name, for every parameter of two dimensions or more.
+        By parameter name, for every parameter of two dimensions or more, and for the parts of an
+        attention's ``in_proj_weight`` (see `xbar_torch.native_weights`).
 
     Raises
     ------
     ConfigError
-        The model has crossbar weights, or the loader has no batch.
+        The model has crossbar weights, an epoch has no batch, or the optimizer changes no weight.
     FloatingPointError
         The loss is NaN or infinite.
     """
     if any(True for _ in crossbars_of(model)):
         raise ConfigError("model: has crossbar weights; statistics are those of a native model: to_native")
     check_integer("epochs", epochs, minimum=1)
-    weights = {name: p for name, p in model.named_parameters() if p.ndim >= 2}
-    largest = {name: [_largest(p), torch.zeros((), device=p.device)] for name, p in weights.items()}
-    mode, steps = model.training, 0
-    model.train()
-    for _ in range(epochs):
-        for inputs, targets in loader:
-            before = {name: p.detach().clone() for name, p in weights.items()}
-            optimizer.zero_grad()
-            value = loss(model(inputs), targets)
-            if not bool(torch.isfinite(value)):
-                raise FloatingPointError(f"step {steps}: the loss is {value.item()}; lower the learning rate")
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            steps += 1
-            for name, p in weights.items():
-                w_max, dw_max = largest[name]
-                change = _largest(p.detach() - before[name])
-                largest[name] = [torch.maximum(w_max, _largest(p)), torch.maximum(dw_max, change)]
-    model.train(mode)
-    if steps == 0:
-        raise ConfigError("loader: yields no batch; give (inputs, targets) pairs, anew in every epoch")
-    return {name: LayerStatistics(float(w), float(dw)) for name, (w, dw) in largest.items()}
+    zero = torch.zeros(())
+    largest = {name: [_largest(p), zero.to(p.device)] for name, p in native_weights(model).items()}
+    steps = 0
+    with modes_kept(model):
+        if not model.training:
+            model.train()
+        for epoch in range(epochs):
+            first = steps
+            for inputs, targets in loader:
+                before = {name: p.detach().clone() for name, p in native_weights(model).items()}
+                optimizer.zero_grad()
+                value = loss(model(inputs), targets)
+                if not bool(torch.isfinite(value)):
+                    raise FloatingPointError(
+                        f"step {steps}: the loss is {value.item()}; lower the learning rate"
+                    )
+                value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                steps += 1
+                for name, p in native_weights(model).items():
+                    w_max, dw_max = largest[name]
+                    change = _largest(p.detach() - before[name])
+                    largest[name] = [torch.maximum(w_max, _largest(p)), torch.maximum(dw_max, change)]
+            if steps == first:
+                raise ConfigError(
+                    f"loader: yields no batch in epoch {epoch}; give (inputs, targets) pairs, anew in every "
+                    "epoch (a list or a DataLoader, no generator)"
+                )
+    found = {name: LayerStatistics(float(w), float(dw)) for name, (w, dw) in largest.items()}
+    if found and all(each.dw_max == 0.0 for each in found.values()):
+        raise ConfigError("optimizer: it changed no weight of the model; make it of model.parameters()")
+    return found
 
 
 def _largest(values: Tensor) -> Tensor:
@@ -123,18 +138,21 @@ def calibrate(
     if not crossbars:
         raise ConfigError("model: has no crossbar weights; use convert(model, config) first")
     kept = {name: (c.ranges, replace(c.counters)) for name, c in crossbars.items()}
-    modes = [(module, module.training) for module in model.modules()]
+    dropouts = {each: each.dropout for each in model.modules() if isinstance(each, _XbarRecurrent)}
     try:
-        for module in model.modules():
-            module.training = isinstance(module, CrossbarModule)
-        for crossbar in crossbars.values():
-            crossbar.ranges = unlearned(crossbar.layout, crossbar.ranges)
-        batches = 0
-        for batch in loader:
-            _observe(model, batch, loss)
-            batches += 1
-        if batches == 0:
-            raise ConfigError("loader: yields no batch; give at least one")
+        with modes_kept(model):
+            for module in model.modules():
+                module.training = isinstance(module, CrossbarModule)
+            for layer in dropouts:
+                layer.dropout = 0.0
+            for crossbar in crossbars.values():
+                crossbar.ranges = unlearned(crossbar.layout, crossbar.ranges)
+            batches = 0
+            for batch in loader:
+                _observe(model, batch, loss)
+                batches += 1
+            if batches == 0:
+                raise ConfigError("loader: yields no batch; give at least one")
     except BaseException:
         for name, crossbar in crossbars.items():
             crossbar.ranges = kept[name][0]
@@ -143,8 +161,8 @@ def calibrate(
         for name, crossbar in crossbars.items():
             crossbar.counters = kept[name][1]
             crossbar.pulses.clear()
-        for module, mode in modes:
-            module.training = mode
+        for layer, dropout in dropouts.items():
+            layer.dropout = dropout
     if freeze:
         for crossbar in crossbars.values():
             found, epochs = frozen(crossbar.layout, crossbar.ranges, crossbar.counters.epochs)

@@ -49,7 +49,7 @@ from xbar_core.engine.array_sets import ArraySets, packed, program_parts, update
 from xbar_core.engine.call import Counters
 from xbar_core.engine.pulses import Pulses
 from xbar_core.errors import ShapeError
-from xbar_torch._bridge import is_finite
+from xbar_torch._bridge import is_finite, to_analog
 from xbar_torch.group import MatrixGroup
 from xbar_torch.parallel import data_parallel
 
@@ -69,6 +69,9 @@ class Crossbar(ArraySets):
     layouts : sequence of Layout
         One for every array set.
     """
+
+    seen: list[Tensor] | None = None
+    """Takes the inputs of reads while somebody looks on (`xbar_torch.inspect`)."""
 
     def __init__(self, owner: CrossbarModule, suffix: str, layouts: Sequence[Layout]) -> None:
         self.owner, self.suffix, self.layouts = owner, suffix, tuple(layouts)
@@ -282,6 +285,14 @@ class Crossbar(ArraySets):
             self.counters.calls += 1
         else:
             self.counters.evaluations += 1
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Return an input in the dtype of the states, checked, on its way into the analog path."""
+        x = to_analog(x, self.state.dtype)
+        self.require_finite(x.detach(), "input")
+        if self.seen is not None:
+            self.seen.append(x.detach())
+        return x
 
     def require_finite(self, values: Tensor, what: str) -> None:
         """Raise one clear line where a tensor holds NaN or infinity."""

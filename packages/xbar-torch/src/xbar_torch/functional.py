@@ -29,7 +29,7 @@ from xbar_core.engine.parts import read_parts
 from xbar_core.engine.patches import Geometry
 from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import settle
-from xbar_torch._bridge import analog, applied, excluded, to_analog
+from xbar_torch._bridge import analog, applied, excluded
 from xbar_torch.convolution import CrossbarConvolution
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.patches import convolve, unfold
@@ -176,17 +176,16 @@ def crossbar_linear(x: Tensor, crossbar: Crossbar) -> Tensor:
     -------
     Tensor (batch, ..., out) or (out,)
     """
-    x = to_analog(x, crossbar.state.dtype)
-    crossbar.require_finite(x.detach(), "input")
+    x = crossbar.enter(x)
     if is_product(crossbar):
         with torch.autocast(x.device.type, enabled=False):
             return x @ effective_weight(crossbar)
     if x.numel() == 0:
         return x @ crossbar.weight()  # nothing is read
-    if x.ndim == 1:
-        return crossbar_linear(x[None], crossbar)[0]
     backward = torch.is_grad_enabled() and x.requires_grad
-    return applied(_Product, x.contiguous(), crossbar.target, crossbar, backward)
+    single = x.ndim == 1
+    y = applied(_Product, (x[None] if single else x).contiguous(), crossbar.target, crossbar, backward)
+    return y[0] if single else y
 
 
 @excluded
@@ -206,8 +205,7 @@ def crossbar_convolution(x: Tensor, crossbar: Crossbar, geometry: Geometry) -> T
     -------
     Tensor (batch, out, ...)
     """
-    x = to_analog(x, crossbar.state.dtype)
-    crossbar.require_finite(x.detach(), "input")
+    x = crossbar.enter(x)
     if is_product(crossbar):
         weight = effective_weight(crossbar)
         shape = (weight.shape[1], -1, *geometry.kernel)

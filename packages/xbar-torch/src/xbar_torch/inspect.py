@@ -16,10 +16,11 @@ from xbar_core.engine import Clipped, Stage
 from xbar_core.engine.inspect_parts import clipped_parts, distortion, evenly, stage_report_parts
 from xbar_core.errors import ConfigError
 from xbar_core.lab.inspection import STAGES, Inspection, LayerInspection
-from xbar_torch._bridge import analog
+from xbar_torch._bridge import analog, modes_kept
 from xbar_torch.conv import _XbarConv
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.host import crossbars_of
+from xbar_torch.native_weights import native_names, native_weights
 from xbar_torch.patches import unfold
 
 __all__ = ["STAGES", "Inspection", "LayerInspection", "inspect"]
@@ -58,58 +59,54 @@ def inspect(
     crossbars = dict(crossbars_of(model))
     if not crossbars:
         raise ConfigError("model: has no crossbar weights; use convert(model, config) first")
-    wanted = {name: _wanted(name, crossbar, native) for name, crossbar in crossbars.items()}
-    modes = [(module, module.training) for module in model.modules()]
+    wanted = _wanted(model, crossbars, native)
     evaluations = {name: crossbar.counters.evaluations for name, crossbar in crossbars.items()}
     try:
-        model.eval()
-        with torch.no_grad(), _inputs_of(crossbars) as seen:
-            model(*batch) if isinstance(batch, tuple | list) else model(batch)
-        layers = [
-            _inspect(name, crossbar, wanted[name], _vectors(crossbar, seen[name], samples))
-            for name, crossbar in crossbars.items()
-        ]
+        with modes_kept(model):
+            model.eval()
+            with torch.no_grad(), _inputs_of(crossbars) as seen:
+                model(*batch) if isinstance(batch, tuple | list) else model(batch)
+            layers = [
+                _inspect(name, crossbar, wanted[name], _vectors(crossbar, seen[name], samples))
+                for name, crossbar in crossbars.items()
+            ]
     finally:
-        for module, mode in modes:
-            module.training = mode
         for name, crossbar in crossbars.items():
             crossbar.counters.evaluations = evaluations[name]
     return Inspection(tuple(layers))
 
 
-def _wanted(name: str, crossbar: Crossbar, native: nn.Module | None) -> Tensor:
-    """Return the weights (in, out) that a state should stand for."""
+def _wanted(model: nn.Module, crossbars: dict[str, Crossbar], native: nn.Module | None) -> dict[str, Tensor]:
+    """Return the weights (in, out) that every state should stand for."""
     if native is None:
-        return crossbar.weight().detach()
-    before, _, after = name.rpartition("state")
-    key, state = f"{before}weight{after}", crossbar.state.detach()
-    found = dict(native.named_parameters()).get(key)
-    if found is None or found.numel() != state[0].numel():
-        raise ConfigError(f"native: has no weight {key!r} that fits; hand in the network that was converted")
-    return found.detach().reshape(found.shape[0], -1).T.to(state).contiguous()
+        return {name: crossbar.weight().detach() for name, crossbar in crossbars.items()}
+    if not isinstance(native, nn.Module):
+        raise ConfigError(
+            f"native: a {type(native).__name__} is no torch.nn.Module; hand in the network that was converted"
+        )
+    names, weights, wanted = native_names(model), native_weights(native), {}
+    for name, crossbar in crossbars.items():
+        key, state = names[name], crossbar.state.detach()
+        found = weights.get(key)
+        if found is None or found.numel() != state[0].numel():
+            raise ConfigError(
+                f"native: has no weight {key!r} that fits; hand in the network that was converted"
+            )
+        wanted[name] = found.detach().reshape(found.shape[0], -1).T.to(state).contiguous()
+    return wanted
 
 
 @contextmanager
 def _inputs_of(crossbars: dict[str, Crossbar]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect the inputs that crossbar weights check on their way into the analog path."""
+    """Collect what crossbar weights read."""
     seen: dict[str, list[Tensor]] = {name: [] for name in crossbars}
-
-    def watch(crossbar: Crossbar, values: list[Tensor]) -> None:
-        check = crossbar.require_finite
-
-        def note(x: Tensor, what: str) -> None:
-            check(x, what)
-            values.append(x)
-
-        crossbar.__dict__["require_finite"] = note
-
     try:
         for name, crossbar in crossbars.items():
-            watch(crossbar, seen[name])
+            crossbar.seen = seen[name]
         yield seen
     finally:
         for crossbar in crossbars.values():
-            del crossbar.__dict__["require_finite"]
+            crossbar.seen = None
 
 
 def _vectors(crossbar: Crossbar, seen: list[Tensor], samples: int) -> Tensor | None:
@@ -119,8 +116,6 @@ def _vectors(crossbar: Crossbar, seen: list[Tensor], samples: int) -> Tensor | N
         seen = [
             unfold(x if x.ndim == len(owner.kernel_size) + 2 else x[None], owner._geometry).mT for x in seen
         ]
-    elif crossbar.suffix.startswith("_ih"):
-        seen = seen[:1]  # the initial states may follow
     rows = [x.reshape(-1, inputs) for x in seen if x.shape[-1] == inputs]
     if not rows:
         return None

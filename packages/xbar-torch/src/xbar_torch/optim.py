@@ -28,6 +28,7 @@ from xbar_torch._bridge import analog, is_finite
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.group import link
 from xbar_torch.host import crossbars_of
+from xbar_torch.native_weights import native_names
 from xbar_torch.pulses import step_pulses, write_pulses
 
 
@@ -91,8 +92,10 @@ class PulseSGD(Optimizer):
                 "use PulseSGD(model, ...) or PulseSGD(parameters, ..., model=model)"
             )
         self._bind(model)
+        names = native_names(model)
         self._scales = {
-            name: _native_scale(crossbar, name, statistics) for name, crossbar in self._crossbars.values()
+            name: _native_scale(crossbar, name, names[name], statistics)
+            for name, crossbar in self._crossbars.values()
         }
         link(crossbar for _, crossbar in self._crossbars.values())
         self.counts: dict[str, WriteCounts] = {}
@@ -317,12 +320,12 @@ class PulseSGD(Optimizer):
         return cast(Tensor, parameter.grad if crossbar is None else crossbar.weight_gradient())
 
 
-def _native_scale(crossbar: Crossbar, name: str, statistics: Mapping[str, LayerStatistics] | None) -> Scale:
+def _native_scale(
+    crossbar: Crossbar, name: str, native: str, statistics: Mapping[str, LayerStatistics] | None
+) -> Scale:
     """Return the scales of a weight: those of its chip, else those of native training."""
 
     def find() -> LayerStatistics:
-        prefix, _, last = name.rpartition(".")
-        native = ".".join(part for part in (prefix, last.replace("state", "weight", 1)) if part)
         if statistics is None or native not in statistics:
             near = nearest(native, statistics or {})
             raise ConfigError(f"statistics: none for {native!r}{near}; collect them anew")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_core.lab.importing import call_own
+from xbar_torch._bridge import modes_kept
 
 
 def own_network(name: str, classes: int, shape: tuple[int, ...]) -> nn.Module:
@@ -33,17 +34,13 @@ def own_network(name: str, classes: int, shape: tuple[int, ...]) -> nn.Module:
         raise ConfigError(
             f"network: {name} returned a {type(network).__name__}; it must return a torch.nn.Module"
         )
-    modes = [(module, module.training) for module in network.modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), modes_kept(network):
             logits = network.eval()(torch.zeros(2, *shape))
     except Exception as error:  # the user's own code may fail in any way
         raise ShapeError(
             f"network: {name} does not take samples of shape {shape}: {type(error).__name__}: {error}"
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ShapeError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from xbar_core.engine.inspect_parts import relative_distortion, saturated_share
 from xbar_core.lab.trainer import Footprint, LayerHealth
-from xbar_torch._bridge import analog, is_finite
+from xbar_torch._bridge import analog, is_finite, modes_kept
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.host import CrossbarModule, crossbars_of
 from xbar_torch.inspect import _inputs_of, _vectors, clipped_by
@@ -35,14 +35,12 @@ def untouched(network: nn.Module) -> Iterator[dict[str, Crossbar]]:
     Matrices and references of the interpolation may be new: they depend on states and updates only.
     """
     crossbars = dict(crossbars_of(network))
-    modes = [(module, module.training) for module in network.modules()]
     kept = {name: (c.ranges, replace(c.counters)) for name, c in crossbars.items()}
     try:
-        network.eval()
-        yield crossbars
+        with modes_kept(network):
+            network.eval()
+            yield crossbars
     finally:
-        for module, mode in modes:
-            module.training = mode
         for name, crossbar in crossbars.items():
             crossbar.ranges, crossbar.counters = kept[name]
             crossbar.pulses.clear()

@@ -123,21 +123,58 @@ def test_nothing_changes():
     assert [module.training for module in model.modules()] == modes
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert all("require_finite" not in vars(crossbar) for _, crossbar in crossbars_of(model))
+    assert all(crossbar.seen is None for _, crossbar in crossbars_of(model))
 
 
-@pytest.mark.parametrize("chip", ["ideal", "txsim-8bit"])
+WIRED = preset("ideal").with_values({"circuit": {"kind": "fcm"}, "wires": {"r_row": 1.0, "r_col": 4.6}})
+
+
+@pytest.mark.parametrize("chip", ["ideal", "txsim-8bit", WIRED], ids=["ideal", "txsim-8bit", "wired"])
 def test_recurrent_layers(chip):
-    """Weights of a recurrent layer are inspected by name; one that no input reached alone has no stages."""
+    """Every weight of a recurrent layer is inspected, by name, on the inputs of its own steps."""
     torch.manual_seed(0)
-    model = convert(nn.LSTM(5, 7, batch_first=True), chip)
+    model = convert(nn.LSTM(5, 7, 2, batch_first=True, bidirectional=True), chip)
     report = inspect(model, torch.randn(3, 4, 5))
-    ih, hh = report.layers
-    assert (ih.name, ih.shape) == ("state_ih_l0", (5, 28))
-    assert (hh.name, hh.shape) == ("state_hh_l0", (7, 28))
-    assert ih.stages
-    assert bool(hh.stages) is (chip != "ideal")
-    assert "state_hh_l0" in str(report)
+    shapes = {"ih_l0": (5, 28), "hh_l0": (7, 28), "ih_l1": (14, 28), "hh_l1": (7, 28)}
+    wanted = {f"state_{name}{way}": shape for name, shape in shapes.items() for way in ("", "_reverse")}
+    assert {layer.name: layer.shape for layer in report.layers} == wanted
+    assert all(layer.stages for layer in report.layers)
+    if chip is WIRED:
+        assert {layer.costliest for layer in report.layers} == {"wires"}
+
+
+@pytest.mark.parametrize("sizes", [{}, {"kdim": 6, "vdim": 4}], ids=["joint", "own"])
+def test_attention_against_its_native_weights(sizes):
+    """The projections are held against their parts of the native weight, or against their own."""
+    torch.manual_seed(0)
+    native = nn.ModuleDict({"mha": nn.MultiheadAttention(8, 2, batch_first=True, **sizes)})
+    coarse = {"mapping.weight_bits": 4, "mapping.w_max": {"rule": "max_abs", "headroom": 1.0}}
+    model = convert(native, preset("ideal").with_values(coarse))
+    batch = (
+        torch.randn(2, 3, 8),
+        torch.randn(2, 5, sizes.get("kdim", 8)),
+        torch.randn(2, 5, sizes.get("vdim", 8)),
+    )
+    model.forward, native.forward = (lambda *b, m=m: m["mha"](*b) for m in (model, native))
+    report = inspect(model, batch, native=native)
+    assert [layer.name for layer in report.layers] == [
+        f"mha.{name}.state" for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+    ]
+    assert all(20 < layer.stages[0].snr_db < 40 for layer in report.layers), "4 bits, of the right weights"
+
+
+def test_wrapped_models_are_held_against_bare_ones():
+    """`torch.compile` puts a word into the names of the one, of the other, or of a part."""
+    native, x = network(), images()
+    model = convert(native, preset("ideal").with_("mapping.weight_bits", 6))
+    wanted = [layer.stages for layer in inspect(model, x, native=native).layers]
+    compiled = [torch.compile(each, backend="eager") for each in (model, native)]
+    assert [layer.stages for layer in inspect(compiled[0], x, native=native).layers] == wanted
+    assert [layer.stages for layer in inspect(model, x, native=compiled[1]).layers] == wanted
+    averaged = torch.optim.swa_utils.AveragedModel(native)
+    assert [layer.stages for layer in inspect(model, x, native=averaged).layers] == wanted
+    with pytest.raises(ConfigError, match="native: a OrderedDict is no torch.nn.Module"):
+        inspect(model, x, native=native.state_dict())
 
 
 def test_table_and_figure():

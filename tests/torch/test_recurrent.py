@@ -112,6 +112,48 @@ def test_packed_sequences_and_initial_states(kind: str, road: str) -> None:
     )
 
 
+def test_ranges_learn_from_packed_rows_only() -> None:
+    """A percentile of a packed batch is that of its rows: where a sequence is over nothing is read."""
+    tracked = {"rule": "tracked", "statistic": "percentile", "percentile": 50.0}
+    chip = preset("txsim-8bit").with_values({"input.range": tracked, "adc.range": tracked})
+    rows = [torch.full((n, 3), 1.0 + n, dtype=torch.float64) for n in (1, 1, 1, 9)]
+    layer, _ = pair("gru", chip)
+    layer(pack_sequence(rows, enforce_sorted=False))
+    ranges = layer.crossbars["_ih_l0"].ranges
+    assert ranges.input_range.value == pytest.approx(10.0)
+    plain, _ = pair("gru", chip)
+    crossbar_linear(torch.cat(rows), plain.crossbars["_ih_l0"])
+    assert ranges.current_range.value == pytest.approx(plain.crossbars["_ih_l0"].ranges.current_range.value)
+
+
+@pytest.mark.parametrize("road", [*CHIPS, "txsim-8bit"])
+def test_initial_states_must_be_finite(road: str) -> None:
+    """NaN in any initial state, which gates would only pass on, is an error that names it."""
+    for bad in range(2):
+        layer, _ = pair("lstm", CHIPS.get(road) or preset(road))
+        states = [torch.zeros(1, 2, 4, dtype=torch.float64) for _ in range(2)]
+        states[bad][0, 1, 2] = float("nan")
+        with pytest.raises(FloatingPointError, match="the initial state holds NaN"):
+            layer(torch.zeros(5, 2, 3, dtype=torch.float64), tuple(states))
+
+
+@pytest.mark.parametrize("road", [*CHIPS, "txsim-8bit"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_batches(kind: str, road: str) -> None:
+    """No sequences give no outputs and zero gradients, as in torch; sequences of no steps are an error."""
+    layer, native = pair(kind, CHIPS.get(road) or preset(road), batch_first=True, num_layers=2)
+    x = torch.zeros(0, 3, 3, dtype=torch.float64, requires_grad=True)
+    if road == "txsim-8bit":
+        result = layer(x)
+        assert [each.shape for each in tensors(result)] == [each.shape for each in tensors(native(x))]
+        result[0].sum().backward()
+        assert not layer.state_ih_l0.grad.any()
+    else:
+        assert_equal(layer, native, x)
+    with pytest.raises(ShapeError, match=r"\(3, 0, 3\)"):
+        layer(torch.zeros(3, 0, 3, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("road", CHIPS)
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_one_sequence_without_a_batch(batch_first: bool, road: str) -> None:

@@ -72,12 +72,9 @@ def run(
     states : list of Tensor (layers x directions, batch, hidden)
         Initial states.
     """
-    if batch_sizes is not None:
-        sizes = [int(size) for size in batch_sizes]
-        x = _unpacked(x, sizes)
-    else:
-        x = x if layer.batch_first else x.transpose(0, 1)
-        sizes = [x.shape[0]] * x.shape[1]
+    sizes = None if batch_sizes is None else [int(size) for size in batch_sizes]
+    if sizes is None and not layer.batch_first:
+        x = x.transpose(0, 1)
     directions = ("", "_reverse") if layer.bidirectional else ("",)
     final: list[list[Tensor]] = []
     for depth in range(layer.num_layers):
@@ -90,27 +87,24 @@ def run(
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
         if layer.dropout > 0.0 and depth < layer.num_layers - 1:
             x = F.dropout(x, layer.dropout, layer.training)
-    if batch_sizes is not None:
-        x = torch.cat([x[:size, t] for t, size in enumerate(sizes)])
-    elif not layer.batch_first:
+    if sizes is None and not layer.batch_first:
         x = x.transpose(0, 1)
     return x, [torch.stack(each) for each in zip(*final, strict=True)]
 
 
-def _unpacked(data: Tensor, sizes: list[int]) -> Tensor:
-    """Return packed rows as (batch, length, in), 0 where a sequence is over."""
-    steps = [F.pad(step, (0, 0, 0, sizes[0] - step.shape[0])) for step in torch.split(data, sizes)]
-    return torch.stack(steps, dim=1)
-
-
 def _scan(
-    layer: _XbarRecurrent, cell: Cell, ending: str, x: Tensor, sizes: list[int], states: list[Tensor]
+    layer: _XbarRecurrent, cell: Cell, ending: str, x: Tensor, sizes: list[int] | None, states: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Run one layer in one direction: x (batch, length, in) -> (batch, length, hidden), final states."""
-    # Unbound once: the gradient of a slice would be as large as all steps together, for every step.
-    from_x = _biased(layer, crossbar_linear(x, layer.crossbars[f"_ih{ending}"]), f"bias_ih{ending}").unbind(1)
-    batch, order = x.shape[0], range(len(sizes))
-    outputs: list[Tensor] = [x] * len(sizes)
+    """Run one layer in one direction: x (batch, length, in) -> (batch, length, hidden), final states.
+
+    Packed x (cells, in) of so many sequences in each step -> (cells, hidden): nothing is read, and no range
+    learns, where a sequence is over.
+    """
+    read = _biased(layer, crossbar_linear(x, layer.crossbars[f"_ih{ending}"]), f"bias_ih{ending}")
+    # Cut once: the gradient of a slice would be as large as all steps together, for every step.
+    from_x = read.unbind(1) if sizes is None else torch.split(read, sizes)
+    batch, order = states[0].shape[0], range(len(from_x))
+    outputs: list[Tensor] = [x] * len(from_x)
     hidden = layer.crossbars[f"_hh{ending}"]
     projection: Crossbar | None = layer.crossbars.get(f"_hr{ending}")
     backward = torch.is_grad_enabled()
@@ -118,18 +112,17 @@ def _scan(
         steps = stack.enter_context(TimeSteps(hidden, backward))
         projected = None if projection is None else stack.enter_context(TimeSteps(projection, backward))
         for t in reversed(order) if ending.endswith("_reverse") else order:
-            active = sizes[t]
+            active = from_x[t].shape[0]
             held = states if active == batch else [state[:active] for state in states]
             from_h = _biased(layer, crossbar_linear(held[0], steps), f"bias_hh{ending}")
-            now = cell(from_x[t] if active == batch else from_x[t][:active], from_h, held)
+            now = cell(from_x[t], from_h, held)
             if projected is not None:
                 now[0] = crossbar_linear(now[0], projected)
-            if active == batch:
-                outputs[t], states = now[0], now
-            else:
-                outputs[t] = F.pad(now[0], (0, 0, 0, batch - active))
-                states = [torch.cat([new, old[active:]]) for new, old in zip(now, states, strict=True)]
-    return torch.stack(outputs, dim=1), states
+            outputs[t] = now[0]
+            if active < batch:
+                now = [torch.cat([new, old[active:]]) for new, old in zip(now, states, strict=True)]
+            states = now
+    return torch.stack(outputs, dim=1) if sizes is None else torch.cat(outputs), states
 
 
 def _biased(layer: _XbarRecurrent, values: Tensor, name: str) -> Tensor:

@@ -202,7 +202,8 @@ class _XbarRecurrent(CrossbarModule):
 
     def _check_input(self, x: Tensor, packed: bool) -> None:
         wanted = (2,) if packed else (2, 3)
-        if x.ndim not in wanted or x.shape[-1] != self.input_size or 0 in x.shape:
+        steps = x.shape[-2 if x.ndim == 2 or self.batch_first else 0] if x.ndim in wanted else 0
+        if x.ndim not in wanted or x.shape[-1] != self.input_size or steps == 0:
             axes = "(batch, length, " if self.batch_first else "(length, batch, "
             raise ShapeError(
                 f"input: shape {tuple(x.shape)} is not {axes}{self.input_size}), nor (length, "
@@ -240,8 +241,11 @@ class _XbarRecurrent(CrossbarModule):
     def _forward(
         self, x: Tensor, batch_sizes: Tensor | None, states: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
+        for state in states:
+            self.crossbars["_ih_l0"].require_finite(state.detach(), "initial state")
         with torch.autocast(x.device.type, enabled=False):
-            if all(is_product(crossbar) for crossbar in self.crossbars.values()):
+            # Torch's own loop hides its steps from who looks on.
+            if all(is_product(each) and each.seen is None for each in self.crossbars.values()):
                 return self._native_forward(x, batch_sizes, states)
             return run(self, self._cell(), x, batch_sizes, states)
 
@@ -249,8 +253,7 @@ class _XbarRecurrent(CrossbarModule):
         self, x: Tensor, batch_sizes: Tensor | None, states: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Run torch's own loop on the matrices that a read multiplies by."""
-        for value in (x, *states):
-            self.crossbars["_ih_l0"].require_finite(value.detach(), "input")
+        x = self.crossbars["_ih_l0"].enter(x)
         flat = [self._flat(own, x.dtype) for own in self._order]
         hx = tuple(states) if len(states) > 1 else states[0]
         call = getattr(_VF, self.mode.lower())

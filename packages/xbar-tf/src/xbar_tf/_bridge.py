@@ -29,6 +29,7 @@ Array = NDArray[Any]
 Host = Callable[..., Sequence[Any]]
 ANALOG = ("float32", "float64")
 """Dtypes of the analog path."""
+_ALIGNMENT = 64  # bytes
 
 
 def require_backend() -> None:
@@ -147,12 +148,27 @@ def host_call(
 
     def arrays(*values: Any) -> list[Any]:
         results = function(*(np.asarray(value) for value in values))
-        return [np.asarray(r, d.as_numpy_dtype) for r, d in zip(results, dtypes, strict=True)]
+        return [_aligned(np.asarray(r, d.as_numpy_dtype)) for r, d in zip(results, dtypes, strict=True)]
 
     results = tf.numpy_function(arrays, list(inputs), dtypes, stateful=stateful)
     for result, spec in zip(results, specs, strict=True):
         result.set_shape(spec.shape)
     return list(results)
+
+
+def _aligned(values: Array) -> Array:
+    """Return an array whose memory begins where TensorFlow takes it as it is.
+
+    Others it copies, and the order in which it adds the gradients of a weight that is read several times
+    depends on which of them are copies: the sum would differ by rounding from run to run.
+    """
+    if values.ctypes.data % _ALIGNMENT == 0:
+        return values
+    space = np.empty(values.nbytes + _ALIGNMENT, np.uint8)
+    start = -space.ctypes.data % _ALIGNMENT
+    moved: Array = space[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    moved[...] = values
+    return moved
 
 
 def wants_gradient(x: tf.Tensor) -> bool:

@@ -195,8 +195,11 @@ class CrossbarLayer(keras.layers.Layer):
         values = {name: store[name] for name in store.keys()}  # noqa: SIM118 (no mapping)
         key = values.pop("key", None)
         super().load_own_variables(values)
-        if key is not None and self.key_of_file:
-            self.key = json.loads(np.asarray(key).tobytes())
+        if key is None or not self.key_of_file:
+            return
+        found = json.loads(np.asarray(key).tobytes())
+        if found != self._keyed(""):
+            self.key = found
             for suffix, crossbar in self.crossbars.items():
                 crossbar.rename(self._keyed(suffix))
 

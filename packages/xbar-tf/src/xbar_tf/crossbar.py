@@ -39,7 +39,8 @@ import tensorflow as tf
 
 from xbar_core import mapping
 from xbar_core.devices.faults import HEALTHY
-from xbar_core.engine import Encoded, Residual, conductances, update, weight_gradient, weights
+from xbar_core.engine import Encoded, Residual, conductances, weight_gradient, weights
+from xbar_core.engine.array_sets import update_parts
 from xbar_core.engine.pulses import Pulses
 from xbar_core.errors import ShapeError
 from xbar_tf._bridge import Array, host_call
@@ -183,25 +184,23 @@ class Crossbar(StoredWeight):
         state, counters, buffers = held
         self.require_finite(step, "weight step", held)
         count = int(counters[2])
-        results = [
-            update(layout, values, self.parts_of(buffers, part), block, rate=rate, count=count, w_max=native)
-            for part, (layout, values, block) in enumerate(
-                zip(self.layouts, self.states(state), self.states(step), strict=True)
-            )
-        ]
-        return self.joined(results)
+        done = update_parts(self.layouts, state, buffers, step, rate=rate, count=count, w_max=native)
+        return self._stored(done.state, done.words, [done])
 
     def joined(self, results: Sequence[Any]) -> list[Array]:
-        """Return the results of `update` or `pulse_update` of every array set as `write_specs` wants them."""
-        self.pulses = []
-        found = [np.concatenate([result.state for result in results], axis=-1)]
+        """Return the results of `pulse_update` of every array set as `write_specs` wants them."""
+        words = None
         if results[0].words is not None:
-            words = [result.words for result in results]
-            found.append(words[0] if self.parts == 1 else np.stack(words))
+            held = [result.words for result in results]
+            words = held[0] if self.parts == 1 else np.stack(held)
+        return self._stored(np.concatenate([result.state for result in results], axis=-1), words, results)
+
+    def _stored(self, state: Array, words: Array | None, results: Sequence[Any]) -> list[Array]:
+        self.pulses = []
         counts = [
             np.int64(sum(int(getattr(r, name)) for r in results)) for name in ("saturated", "refreshed")
         ]
-        return [*found, *map(np.asarray, counts)]
+        return [state, *([] if words is None else [words]), *map(np.asarray, counts)]
 
     def take(self, results: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Store what a write computed (`write_specs`) and count one update."""

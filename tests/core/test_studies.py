@@ -214,7 +214,7 @@ def test_fig12_names_the_seeds_that_did_not_learn() -> None:
         return {"accuracy": 0.95 - lost + peak, "distortion": 0.1}
 
     findings = in_world("fig12", metrics)
-    assert "did not learn: seed 1, 2, 3" in findings[0].found
+    assert "did not learn: seed 1, 2)" in findings[0].found
     assert {finding.verdict for finding in findings} == {"reproduced"}
 
 

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 _V = (0.01, 0.1, 0.5, 1.0, 5.0, 20.0)
 _FEW_V = (0.01, 0.1, 1.0)
+_LIMIT = 100.0  # the largest v that a chip takes
 _GAMMA = (1.0, 5.0, 10.0, 20.0)
 _FEW_GAMMA = (1.0, 5.0, 10.0)
+_NATIVE_MAX = 0.9  # largest weight of native training: of all layers, for a point has one scale
 # A balanced pair cancels much of the asymmetry, a single device against a reference does not; a range
 # eight times as wide takes the steps and the states nearer to the middle.
 _MAPPINGS: dict[str, dict[str, Any]] = {
     "balanced pair": {},
+    "balanced pair, native scale": {"update.scale": {"rule": "native", "w_max": _NATIVE_MAX}},
+    "differential pair": {"mapping.kind": "differential"},
     "single device": {"mapping.kind": "offset"},
     "single device, after the rate": {"mapping.kind": "offset", "update.noise.stage": "after_lr"},
     "single device, wide range": {
@@ -40,6 +44,7 @@ _MAPPINGS: dict[str, dict[str, Any]] = {
         "mapping.w_max": {"rule": "max_abs", "headroom": 32.0},
     },
 }
+_ALL_V = {"balanced pair": (*_V, _LIMIT), "single device": _V}
 _LAWS: dict[str, dict[str, Any]] = {
     "txsim": {},
     "sqrt, before the rate": {"update.noise.law": "sqrt"},
@@ -58,7 +63,7 @@ def _points(scale: Scale) -> list[Point]:
         for seed in seeds(scale)
     ]
     for name, changes in _MAPPINGS.items():
-        for v in thinned(_FEW_V if "," in name else _V, scale):
+        for v in thinned(_ALL_V.get(name, _FEW_V), scale):
             case = chip.with_values({**changes, "update.v_up": v, "update.v_down": v})
             for seed in seeds(scale):
                 labels = {"part": "v", "case": name, "value": v, "seed": seed}

@@ -32,8 +32,6 @@ def _points(scale: Scale) -> list[Point]:
         for ratio in thinned(_RATIOS, scale):
             low, high = (value, value * ratio) if end == "r_min" else (value / ratio, value)
             for sensing, noise in _SENSING.items():
-                if sensing == _NOISY and ratio not in (_RATIOS[0], _BEST[name], _RATIOS[-1]):
-                    continue
                 values = {"device.r_min": low, "device.r_max": high, "adc.noise": noise}
                 case = preset("txsim").with_values(values)
                 for seed in seeds(scale):

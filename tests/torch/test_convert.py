@@ -266,6 +266,40 @@ def test_in_place_keeps_the_model() -> None:
     assert model.fc1.bias is bias
 
 
+class Held(nn.Module):
+    """Layers that are registered, and held in plain lists, tuples and dicts as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.order = [self.one, (self.two, "relu")]
+        self.by_name = {"deep": {"one": self.one}}
+        self.order.append(self.order)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (two, _), one = self.order[1], self.by_name["deep"]["one"]
+        result: torch.Tensor = self.order[0](x) + two(torch.relu(one(x)))
+        return result
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_layers_are_replaced_wherever_they_are_held(inplace: bool) -> None:
+    """Plain containers among a module's attributes hold the twins afterwards, of a copy or in place."""
+    model = Held()
+    order = model.order
+    chip = convert(model, "txsim", inplace=inplace)
+    assert (chip.order is order) is inplace
+    assert chip.order[0] is chip.by_name["deep"]["one"] is chip.one
+    assert chip.order[1] == (chip.two, "relu")
+    assert chip.order[2] is chip.order
+    chip(torch.rand(2, 4)).sum().backward()
+    assert chip.one.state.grad is not None
+    assert chip.two.state.grad is not None
+    if not inplace:
+        assert model.order[0] is model.one
+        assert isinstance(model.one, nn.Linear)
+
+
 def test_copy_shares_no_memory() -> None:
     """Training the converted copy leaves the native model alone."""
     native = mlp()
@@ -356,6 +390,9 @@ def test_ranges_of_weights_can_be_given() -> None:
         ({"unsigned": ("fc2", "norm")}, r"'norm' \(LayerNorm\) cannot go on crossbars: normalisation"),
         ({"config": "txsim-8bits"}, r"did you mean 'txsim-8bit'"),
         ({"overrides": {"fc2": "txsin"}}, r"did you mean 'txsim'"),
+        ({"overrides": "fc2"}, r"overrides: 'fc2' is a str; give a mapping of pattern to chip or None"),
+        ({"overrides": ["fc2"]}, r"overrides: \['fc2'\] is a list; give a mapping"),
+        ({"w_max": 2.0}, r"w_max: 2\.0 is a float; give a mapping of native weight to range"),
     ],
 )
 def test_bad_requests_change_nothing(arguments: dict[str, object], message: str) -> None:
@@ -399,6 +436,13 @@ def test_double_conversion_is_refused() -> None:
         conversion_report(mlp())
 
 
+def test_nothing_to_convert_is_an_error() -> None:
+    """A model without a layer for crossbars is refused with the reasons; keeping all digital is a choice."""
+    with pytest.raises(ConfigError, match=r"nothing in it can go .* '0' \(ReLU\): no weights; '1' \(Embed"):
+        convert(nn.Sequential(nn.ReLU(), nn.Embedding(3, 2)), "ideal")
+    assert not conversion_report(convert(mlp(), "ideal", overrides={"*": None})).converted
+
+
 def test_unsigned_inputs_are_declared() -> None:
     """Patterns of `unsigned` reach the layout of the layer."""
     for unsigned in ("fc2", ("fc2",)):
@@ -411,3 +455,29 @@ def test_half_precision_networks_convert() -> None:
     chip = convert(mlp().bfloat16(), "ideal")
     assert chip.fc1.state.dtype == torch.float32
     assert chip(torch.rand(2, 12, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+def test_half_precision_networks_come_back(dtype: torch.dtype, late: bool) -> None:
+    """Weights come back in the dtype that the network had or was given last, and the network runs in it."""
+    layers = {
+        "conv": nn.Conv1d(4, 4, 1),
+        "fc": nn.Linear(4, 4, bias=False),
+        "rnn": nn.LSTM(4, 4),
+        "mha": nn.MultiheadAttention(4, 2),
+    }
+    model = nn.ModuleDict(layers)
+    chip = convert(model, "ideal").to(dtype) if late else convert(model.to(dtype), "ideal")
+    again = io.BytesIO()
+    torch.save(chip, again)
+    again.seek(0)
+    x = torch.rand(3, 4, 4).to(dtype)
+    for each in (chip, copy.deepcopy(chip), torch.load(again, weights_only=False)):
+        back = to_native(each)
+        assert {parameter.dtype for parameter in back.parameters()} == {dtype}
+        torch.testing.assert_close(dict(back.state_dict()), dict(model.to(dtype).state_dict()))
+        assert back["mha"](*[back["rnn"](back["fc"](back["conv"](x)))[0]] * 3)[0].dtype == dtype
+    for wide in (torch.float32, torch.float64):
+        assert {parameter.dtype for parameter in to_native(chip.to(wide)).parameters()} == {wide}
+        assert chip["fc"].state.dtype == wide

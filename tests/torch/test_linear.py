@@ -287,6 +287,19 @@ def test_states_beyond_their_range_stand_for_what_is_read() -> None:
     torch.testing.assert_close(layer.weight.T, read, rtol=1e-12, atol=1e-13)
 
 
+def test_a_wrong_shape_in_a_checkpoint_overwrites_nothing() -> None:
+    """Of a layer one tensor of which does not fit none is loaded."""
+    layer, other = layer_on(QUIET), layer_on(QUIET)
+    train(other, 2)
+    found = {**other.state_dict(), "bias": torch.zeros(3)}
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(
+        RuntimeError, match=r"bias: the checkpoint's shape is \(3,\), the model's \(9,\); no tensor"
+    ):
+        layer.load_state_dict(found)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
 def test_evaluation_advances_nothing_but_its_own_counter() -> None:
     """Evaluation learns no range, counts no update and leaves the interpolation's reference alone."""
     layer = layer_on(CHIPS["interpolated"])

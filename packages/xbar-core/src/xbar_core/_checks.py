@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,15 @@ def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
     if not isinstance(value, str) or value not in known:
         listed = ", ".join(repr(c) for c in known)
         raise ConfigError(f"{field}: unknown value {value!r}{nearest(value, known)}; use one of {listed}")
+
+
+def check_mapping(field: str, value: object, what: str) -> dict[Any, Any]:
+    """Return a mapping as a dict, empty where `value` is None; `what` to what, for the message."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{field}: {value!r} is a {type(value).__name__}; give a mapping of {what}")
+    return dict(value)
 
 
 def check_resistance(field: str, value: object) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xbar_core._checks import check_mapping
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_torch._bridge import resolve_chip, undrawn
@@ -83,7 +84,7 @@ class XbarMultiheadAttention(NativeTwin):
         self.batch_first, self.add_zero_attn = native.batch_first, native.add_zero_attn
         for extra in ("bias_k", "bias_v"):
             self.register_parameter(extra, cast(nn.Parameter | None, getattr(native, extra)))
-        given = w_max or {}
+        given = check_mapping("w_max", w_max, "native weight to range")
         for own, weight, bias, native_name in native_projections(native):
             linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
             linear.weight = nn.Parameter(weight.detach())
@@ -119,10 +120,10 @@ class XbarMultiheadAttention(NativeTwin):
         self, source: nn.Module | Mapping[str, Any], w_max: Mapping[str, float] | None = None
     ) -> None:
         """Program the weights of a native layer, or of its ``state_dict``; biases are copied."""
-        native = self.to_native()
+        native = self.to_native().to(self._projection("out_proj").crossbars[""].state.dtype)
         shapes = {name: tuple(value.shape) for name, value in native.state_dict().items()}
         native.load_state_dict(native_tensors(source, shapes, None, type(self).__name__))
-        given = w_max or {}
+        given = check_mapping("w_max", w_max, "native weight to range")
         for own, weight, bias, native_name in native_projections(native):
             found = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
             self._projection(own).load_native(found, given.get(native_name))
@@ -154,7 +155,7 @@ class XbarMultiheadAttention(NativeTwin):
             vdim=self.vdim,
             batch_first=self.batch_first,
             device=state.device,
-            dtype=state.dtype,
+            dtype=out.crossbars[""].digital or state.dtype,
         )
         with torch.no_grad():
             for own, weight, bias, native_name in native_projections(native):

@@ -131,7 +131,7 @@ class _XbarConv(CrossbarModule):
 
     def to_native(self) -> Native:
         """Return a native layer with the weights that the states stand for."""
-        weight = owned(self.weight)
+        weight = self.crossbars[""].native_weight().reshape(self._weight_shape)
         native = undrawn(
             self._native,
             self.in_channels,

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from xbar_core._checks import nearest
+from xbar_core._checks import check_mapping, nearest
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_torch._bridge import resolve_chip
@@ -72,8 +72,9 @@ def convert(
         Ranges of weights by the name of the native parameter (``"fc1.weight"``), weight units; the others
         follow the chip's rule.
     inplace : bool
-        Replace the layers in `model` itself, which is returned; biases are then the same Parameters. A
-        copy is converted unless this is set. (A model that is itself a layer is never changed.)
+        Replace the layers in `model` itself, which is returned; biases are then the same Parameters. Lists,
+        tuples and dicts among the attributes of its modules follow. A copy is converted unless this is set.
+        (A model that is itself a layer is never changed.)
 
     Returns
     -------
@@ -83,7 +84,8 @@ def convert(
     Raises
     ------
     ConfigError, ShapeError
-        The model is converted already; a pattern matches nothing or names what cannot be converted; a
+        The model is converted already, or nothing in it can be; an argument is of another type; a pattern
+        matches nothing or names what cannot be converted; a
         weight is not finite; a weight is shared with a module that cannot share a crossbar; the chip cannot
         hold a layer. The model is unchanged.
 
@@ -103,10 +105,10 @@ def convert(
     default = resolve_chip(config, seed)
     chips = {
         pattern: None if choice is None else resolve_chip(choice, seed)
-        for pattern, choice in (overrides or {}).items()
+        for pattern, choice in check_mapping("overrides", overrides, "pattern to chip or None").items()
     }
     entries = plan(model, default, chips, (unsigned,) if isinstance(unsigned, str) else tuple(unsigned))
-    ranges = _ranges(entries, dict(w_max or {}))
+    ranges = _ranges(entries, check_mapping("w_max", w_max, "native weight to range"))
     built = {id(entry.native): _build(entry, ranges) for entry in entries if entry.builds}
     for entry in entries:
         if entry.tied_to is not None:
@@ -238,11 +240,31 @@ def _move_hooks(source: nn.Module, target: nn.Module) -> None:
 
 
 def _swap(model: nn.Module, built: dict[int, nn.Module]) -> nn.Module:
+    seen: set[int] = set()
     for parent in list(model.modules()):
-        for key, child in parent._modules.items():
-            if child is not None and id(child) in built:
-                parent._modules[key] = built[id(child)]
+        for key, value in list(parent.__dict__.items()):
+            parent.__dict__[key] = _swapped(value, built, seen)
     return built.get(id(model), model)
+
+
+def _swapped(value: Any, built: dict[int, nn.Module], seen: set[int]) -> Any:
+    """Return a module's attribute with twins in the places of layers; lists and dicts change in place."""
+    if isinstance(value, nn.Module):
+        return built.get(id(value), value)
+    if not isinstance(value, list | tuple | dict) or id(value) in seen:
+        return value
+    seen.add(id(value))
+    items = list(value.items() if isinstance(value, dict) else enumerate(value))
+    now = [(key, item, _swapped(item, built, seen)) for key, item in items]
+    if isinstance(value, tuple):
+        if all(before is after for _, before, after in now):
+            return value
+        made = [after for _, _, after in now]
+        return value._make(made) if hasattr(value, "_make") else type(value)(made)
+    for key, before, after in now:
+        if after is not before:
+            value[key] = after
+    return value
 
 
 def _copy(model: nn.Module, built: dict[int, nn.Module], entries: list[Entry]) -> nn.Module:

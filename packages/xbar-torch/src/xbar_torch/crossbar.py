@@ -49,7 +49,7 @@ from xbar_core.engine.array_sets import ArraySets, packed, program_parts, update
 from xbar_core.engine.call import Counters
 from xbar_core.engine.pulses import Pulses
 from xbar_core.errors import ShapeError
-from xbar_torch._bridge import is_finite, to_analog
+from xbar_torch._bridge import is_finite, owned, to_analog
 from xbar_torch.group import MatrixGroup
 from xbar_torch.parallel import data_parallel
 
@@ -68,10 +68,17 @@ class Crossbar(ArraySets):
         Ending of its names in the module.
     layouts : sequence of Layout
         One for every array set.
+
+    Attributes
+    ----------
+    digital : dtype or None
+        That of a native weight in half precision, which is too coarse for states; None is that of the states.
+    seen : list of Tensor or None
+        Takes the inputs of reads while somebody looks on (`xbar_torch.inspect`).
     """
 
+    digital: torch.dtype | None = None
     seen: list[Tensor] | None = None
-    """Takes the inputs of reads while somebody looks on (`xbar_torch.inspect`)."""
 
     def __init__(self, owner: CrossbarModule, suffix: str, layouts: Sequence[Layout]) -> None:
         self.owner, self.suffix, self.layouts = owner, suffix, tuple(layouts)
@@ -167,6 +174,10 @@ class Crossbar(ArraySets):
             for part, (layout, state) in enumerate(zip(self.layouts, self.states(self.held()), strict=True))
         ]
         return blocks[0] if self.parts == 1 else torch.cat(blocks, dim=-1)
+
+    def native_weight(self) -> Tensor:
+        """Return the weights (out, in) for a native layer, in the dtype that one has."""
+        return owned(self.weight().T).to(self.digital or self.state.dtype)
 
     @torch.no_grad()
     def conductances(self) -> Tensor:

@@ -83,6 +83,7 @@ class CrossbarModule(NativeTwin):
         layouts = layouts_of(chip, inputs, outputs, name, signed_input, parts)
         crossbar = Crossbar(self, suffix, layouts)
         crossbar.program(weight.to(analog_dtype(weight.dtype)).contiguous(), w_max)
+        crossbar.digital = _coarse(weight.dtype)
         self.crossbars[suffix] = crossbar
         return crossbar
 
@@ -116,7 +117,9 @@ class CrossbarModule(NativeTwin):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CrossbarModule:
         before: dict[str, Tensor] = {}
-        for suffix in self.crossbars:
+        for suffix, crossbar in self.crossbars.items():
+            state = crossbar.state.detach()
+            crossbar.digital = _coarse(fn(state.new_empty(0, dtype=crossbar.digital)).dtype)
             for key in ("state", *self._engine_buffers[suffix]):
                 held = getattr(self, f"{key}{suffix}")
                 if held.is_floating_point():
@@ -164,6 +167,15 @@ class CrossbarModule(NativeTwin):
                 elif name in _EXTRA and strict:
                     missing_keys.append(key)
         before = len(error_msgs)
+        for name, held in {**self._parameters, **self._buffers}.items():
+            found = getattr(state_dict.get(prefix + name), "shape", None)
+            if held is not None and held.ndim > 0 and found is not None and found != held.shape:
+                error_msgs.append(
+                    f"size mismatch for {prefix}{name}: the checkpoint's shape is {tuple(found)}, the "
+                    f"model's {tuple(held.shape)}; no tensor of this layer is loaded"
+                )
+        if len(error_msgs) > before:
+            return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -171,6 +183,11 @@ class CrossbarModule(NativeTwin):
             return
         for suffix, crossbar in self.crossbars.items():
             _take(crossbar, {name: extra.get(f"{name}{suffix}") for name in names})
+
+
+def _coarse(dtype: torch.dtype) -> torch.dtype | None:
+    """Return a dtype that states cannot have, None where they can."""
+    return None if dtype in ANALOG else dtype
 
 
 def _take(crossbar: Crossbar, extra: dict[str, Tensor | None]) -> None:

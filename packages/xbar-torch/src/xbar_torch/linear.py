@@ -89,7 +89,7 @@ class XbarLinear(CrossbarModule):
 
     def to_native(self) -> nn.Linear:
         """Return a native layer with the weights that the states stand for."""
-        weight = owned(self.weight)
+        weight = self.crossbars[""].native_weight()
         bias = self.bias is not None
         native = undrawn(nn.Linear, self.in_features, self.out_features, bias, device=weight.device)
         native.weight = nn.Parameter(weight)

@@ -10,6 +10,7 @@ import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from xbar_core._checks import check_mapping
 from xbar_core.config import Chip
 from xbar_core.errors import ShapeError
 from xbar_torch._bridge import excluded, from_analog, owned, resolve_chip, to_analog, undrawn
@@ -84,6 +85,7 @@ class _XbarRecurrent(CrossbarModule):
         self.num_layers, self.bidirectional = native.num_layers, native.bidirectional
         self.dropout, self.proj_size = native.dropout, native.proj_size
         self._order = list(native._flat_weights_names)
+        ranges = check_mapping("w_max", w_max, "native weight to range")
         for own in self._order:
             value = getattr(native, own)
             if own.startswith("bias"):
@@ -96,7 +98,7 @@ class _XbarRecurrent(CrossbarModule):
                 chip,
                 f"{name}{suffix}",
                 signed_input=signed_input or not suffix.startswith("_ih_l0"),
-                w_max=None if w_max is None else w_max.get(own),
+                w_max=ranges.get(own),
             )
 
     def __getattr__(self, name: str) -> Any:
@@ -121,6 +123,7 @@ class _XbarRecurrent(CrossbarModule):
     ) -> None:
         """Program the weights of a native layer, or of its ``state_dict``; biases are copied."""
         shapes: dict[str, tuple[int, ...]] = {}
+        ranges = check_mapping("w_max", w_max, "native weight to range")
         for own in self._order:
             crossbar = self.crossbars.get(own.removeprefix("weight"))
             shapes[own] = (
@@ -136,7 +139,7 @@ class _XbarRecurrent(CrossbarModule):
                     self.get_parameter(own).copy_(value)
                 else:
                     weight = value.to(crossbar.state.detach()).T.contiguous()
-                    crossbar.program(weight, None if w_max is None else w_max.get(own))
+                    crossbar.program(weight, ranges.get(own))
 
     def to_native(self) -> Native:
         """Return a native layer with the weights that the states stand for."""
@@ -153,7 +156,9 @@ class _XbarRecurrent(CrossbarModule):
             **self._options(),
         )
         for own in self._order:
-            setattr(native, own, nn.Parameter(owned(getattr(self, own))))
+            crossbar = self.crossbars.get(own.removeprefix("weight"))
+            value = owned(getattr(self, own)) if crossbar is None else crossbar.native_weight()
+            setattr(native, own, nn.Parameter(value))
         trained: Native = native.train(self.training)
         return trained
 

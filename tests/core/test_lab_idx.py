@@ -151,14 +151,17 @@ def test_missing_files_are_downloaded(
 
 
 def test_damaged_download_is_not_kept(tmp_path: Path, server: Any) -> None:
-    """A download with another checksum is reported and leaves nothing behind."""
+    """A download with another checksum is reported and leaves nothing behind, no folder either."""
     files = idx_files()
     source = idx_source(files, url=server[1])
     for name in files:
         write(server[0] / name, b"an error page")
-    with pytest.raises(ConfigError, match=r"put train-images.* the download from .* failed"):
-        load_idx(source, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for root in (tmp_path, tmp_path / "data", tmp_path / "more" / "data", kept):
+        with pytest.raises(ConfigError, match=r"put train-images.* the download from .* failed"):
+            load_idx(source, root)
+        assert list(tmp_path.rglob("*")) == [kept]
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/", "404"])

@@ -100,6 +100,7 @@ def download(missing: str, url: str, md5: str, folder: Path, report: Report = si
     pooch = optional("pooch", "pooch", missing)
     logger = pooch.get_logger()
     level = logger.level
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     report(f"downloading {url} into {folder}")
     logger.setLevel("ERROR")  # pooch tells the same on its own, in several lines
     try:
@@ -114,7 +115,8 @@ def download(missing: str, url: str, md5: str, folder: Path, report: Report = si
     # OSError covers requests' exceptions as well as disks; pooch reports a wrong hash as ValueError.
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
-            folder.rmdir()  # leaves no empty folder behind; fails where there are files
+            for path in made:  # leaves no empty folder of its own behind; fails where there are files
+                path.rmdir()
         text = " ".join(str(error).split())
         reason = text if text and len(text) <= _LONGEST_REASON else type(error).__name__
         raise ConfigError(f"{missing}; the download from {url} failed ({reason})") from error

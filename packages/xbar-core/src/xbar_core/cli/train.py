@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -29,11 +29,11 @@ from xbar_core.lab.dry_run import dry_run as estimate
 from xbar_core.lab.processes import place
 from xbar_core.lab.recipe import Recipe, check_optimizer
 from xbar_core.lab.run import Diverged, Interrupted, Options, RunResult, checked_batches, resume, run
-from xbar_core.lab.run_folder import CURVES, METRICS, RUN, RunFolder
+from xbar_core.lab.run_folder import RunFolder
+from xbar_core.lab.run_names import CURVES, METRICS, NATIVE, RUN
 from xbar_core.lab.run_spec import RunSpec
 from xbar_core.lab.trainer import trainer_factory
 
-NATIVE = "native"
 _ECHO = 1.0  # seconds in which a signal to several processes comes again
 _WITH_RESUME = ("resume_", "data", "tensorboard", "checkpoint_minutes")
 
@@ -307,7 +307,7 @@ def _chips(preset: str, changes: list[str], compare_with: str) -> dict[str, Chip
     """
     chips: dict[str, Chip | None] = {}
     for given in filter(None, (part.strip() for part in compare_with.split(","))):
-        compared = _compared(given)
+        compared = None if given == NATIVE else _chip("compare", given)
         _add(chips, NATIVE if compared is None else compared.name, compared)
     if preset == NATIVE:
         if changes:
@@ -315,22 +315,21 @@ def _chips(preset: str, changes: list[str], compare_with: str) -> dict[str, Chip
                 f"set: {changes[0]!r}, but native training has no chip to change; name one with --preset"
             )
         return {NATIVE: None} | {name: chips[name] for name in chips if name != NATIVE}
-    chip = load_chip(preset, changes)
+    chip = _chip("preset", preset, changes)
     _add(chips, chip.name if not changes else f"{chip.name}-changed", chip)
     return chips
 
 
-def _compared(given: str) -> Chip | None:
-    """Return a chip to compare with, None for native training."""
-    if given == NATIVE:
-        return None
-    if not Path(given).suffix and given not in preset_names():
+def _chip(field: str, given: str, changes: Sequence[str] = ()) -> Chip:
+    """Return a chip by the name of a preset or by its file; `field` is the option it was given for."""
+    path = Path(given)
+    if not path.suffix and not path.exists() and given not in preset_names():
         known = (NATIVE, *preset_names())
         raise ConfigError(
-            f"compare: unknown name {given!r}{nearest(given, known)}; use {', '.join(known)}, or a chip file "
+            f"{field}: unknown name {given!r}{nearest(given, known)}; use {', '.join(known)}, or a chip file "
             "(.toml or .json)"
         )
-    return load_chip(given)
+    return load_chip(given, changes)
 
 
 def _add(chips: dict[str, Chip | None], name: str, chip: Chip | None) -> None:

@@ -10,7 +10,8 @@ from xbar_core._checks import check_number
 from xbar_core.lab.checkpoint import Slots
 from xbar_core.lab.comparison import Comparison, curves, to_csv
 from xbar_core.lab.processes import place
-from xbar_core.lab.run_folder import CURVES, METRICS, RunFolder
+from xbar_core.lab.run_folder import RunFolder
+from xbar_core.lab.run_names import CURVES, METRICS
 from xbar_core.lab.tensorboard import FOLDER, write_board
 from xbar_core.lab.trainer import Trainer
 from xbar_core.lab.training import Event, Note, Training

@@ -17,6 +17,7 @@ OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam", "adamw")
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "constant", "step")
 AUGMENTATIONS = ("none", "crop-flip")
 DTYPES: tuple[DType, ...] = ("float32", "float64")
+_HIGHEST_RATE = 1e30  # the factors that optimizers make of it stay within float32
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Recipe:
     epochs, batch : int
         Passes over the training samples, and samples in a batch (of all processes together).
     rate, momentum : float
-        Learning rate in weight units; momentum of ``sgd``, below 1.
+        Learning rate in weight units, at most 1e30; momentum of ``sgd``, below 1.
     optimizer : {"sgd", "adam", "adamw"}
         On a chip ``sgd`` writes its steps into the devices; the others need a chip with
         ``backward.mode = "exact"`` (hardware-aware training).
@@ -74,7 +75,7 @@ class Recipe:
         check_integer("batch", self.batch, minimum=1)
         check_integer("seed", self.seed, minimum=0)
         check_integer("warmup", self.warmup, minimum=0)
-        check_number("rate", self.rate, minimum=0.0, open_minimum=True)
+        check_number("rate", self.rate, minimum=0.0, maximum=_HIGHEST_RATE, open_minimum=True)
         check_number("weight_decay", self.weight_decay, minimum=0.0)
         check_number("momentum", self.momentum, minimum=0.0)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)

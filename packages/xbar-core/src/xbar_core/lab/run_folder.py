@@ -23,6 +23,7 @@ except ImportError:  # Windows
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.checkpoint import BEST, Checkpoint, CheckpointError, Slots, read_checkpoint
+from xbar_core.lab.run_names import CURVES, METRICS, RUN
 from xbar_core.lab.run_spec import FORMAT, RunSpec, surroundings
 from xbar_core.lab.tensorboard import EVENTS, FOLDER
 from xbar_core.lab.whole_file import write_whole
@@ -30,7 +31,7 @@ from xbar_core.lab.whole_file import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUN, METRICS, CURVES, CHIP = "run.json", "metrics.csv", "curves.png", "chip.toml"
+CHIP = "chip.toml"
 
 
 class RunFolder:

@@ -21,6 +21,7 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet, limited, load_data
 from xbar_core.lab.data.registry import is_folder
 from xbar_core.lab.recipe import Recipe
+from xbar_core.lab.run_names import check_variant
 
 FORMAT = 1
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -60,11 +61,8 @@ class RunSpec:
     def __post_init__(self) -> None:
         if not self.variants:
             raise ConfigError("variants: none given; give at least one chip, or 'native'")
-        for name in self.variants:
-            if not name or name in (".", "..") or any(sign in name for sign in "/\\\0"):
-                raise ConfigError(
-                    f"variants: {name!r} cannot name a folder; give the chip another name (its file's 'name')"
-                )
+        for name, chip in self.variants.items():
+            check_variant(name, native=chip is None)
 
     def load_data(self, report: Callable[[str], None] = lambda text: None) -> DataSet:
         """Return the samples; `report` is told of downloads."""

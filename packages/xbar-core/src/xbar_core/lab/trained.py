@@ -12,7 +12,8 @@ from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 from xbar_core.lab.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from xbar_core.lab.data import DataSet
-from xbar_core.lab.run_folder import RUN, RunFolder
+from xbar_core.lab.run_folder import RunFolder
+from xbar_core.lab.run_names import RUN
 from xbar_core.lab.run_spec import RunSpec, fingerprint
 from xbar_core.lab.trainer import Factory, Trainer, trainer_factory
 

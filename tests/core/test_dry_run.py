@@ -118,7 +118,12 @@ def test_steps_that_turn_to_nan_are_one_line() -> None:
                 raise FloatingPointError("the loss is nan")
             return super().step(x, y, rate)
 
-    with pytest.raises(
-        Diverged, match="^native turned to NaN or infinity in step 3 of the dry run: the loss"
-    ):
-        list(dry_run(lambda *given: Exploding(0.0), RECIPE, DATA, {"native": None}))  # type: ignore[arg-type,return-value]
+    class Unlabelling(Sleeper):
+        def evaluate(self, batches: Iterable[Any]) -> Scores:
+            return super().evaluate(batches)._replace(loss=float("nan"))
+
+    for kind, when in ((Exploding, "step 3"), (Unlabelling, "the evaluation")):
+        with pytest.raises(
+            Diverged, match=f"^native turned to NaN or infinity in {when} of the dry run: the loss"
+        ):
+            list(dry_run(lambda *given, kind=kind: kind(0.0), RECIPE, DATA, {"native": None}))  # type: ignore[arg-type,misc]

@@ -12,6 +12,7 @@ import typer
 import xbar_core
 from xbar_core.cli import chip, circuit, demo, evaluate, inspect, reproduce, sweep, train
 from xbar_core.errors import ConfigError, ConvergenceError, ShapeError
+from xbar_core.lab.importing import OwnCodeError
 from xbar_core.lab.training import Diverged, Interrupted
 
 GROUPS = (circuit, chip, demo, train, sweep, reproduce, evaluate, inspect)
@@ -57,8 +58,10 @@ def run(argv: Sequence[str] | None) -> int:
         return code if isinstance(code, int) else 0
     except (ConfigError, ShapeError) as error:
         return _fail(str(error), 2)
-    except (ConvergenceError, Diverged) as error:
+    except (ConvergenceError, Diverged, OwnCodeError) as error:
         return _fail(str(error), 1)
+    except FloatingPointError as error:
+        return _fail(f"something is not finite: {error}", 1)
     except Interrupted as error:
         return _fail(str(error), 130)
     except _UsageError as error:

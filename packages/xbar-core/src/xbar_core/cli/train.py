@@ -173,8 +173,9 @@ def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) ->
     if not first:
         return
     show_result(result, NATIVE)
-    for name in (METRICS, CURVES, RUN, *result.comparison.variants):
-        say(f"wrote {path / name}")
+    for name in dict.fromkeys((METRICS, CURVES, RUN, *result.comparison.variants, *result.diverged)):
+        if (path / name).exists():  # a variant that diverges in its first epoch leaves no log
+            say(f"wrote {path / name}")
     if result.diverged:
         raise Diverged("; ".join(result.diverged.values()))
 

@@ -6,8 +6,10 @@ away.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,7 @@ from typing import Any
 from xbar_core.circuit.base import Interpolated
 from xbar_core.config import Chip
 from xbar_core.lab.data import Batches, DataSet, augmentation, evaluation_batches
+from xbar_core.lab.last_batch import check_last_batch
 from xbar_core.lab.trainer import Factory, Footprint, Recipe
 from xbar_core.lab.training import EVALUATED, Diverged
 
@@ -99,8 +102,10 @@ def dry_run(
 
     Raises
     ------
+    ConfigError
+        The last batch of an epoch is one that the network cannot train on.
     Diverged
-        One of the few steps turned to NaN or infinity.
+        One of the few steps, or the evaluation after them, turned to NaN or infinity.
     """
     batches = Batches(data, recipe.batch, recipe.seed, augmentation(recipe.augment))
     for name, chip in chips.items():
@@ -109,18 +114,18 @@ def dry_run(
         times = []
         for number, (x, y) in enumerate(_repeated(batches, 1 + _timed_steps(chip))):
             start = time.perf_counter()
-            try:
+            with _finite(name, f"step {number + 1}"):
                 trainer.step(x, y, recipe.rate_at(0))
-            except FloatingPointError as error:
-                raise Diverged(
-                    f"{name} turned to NaN or infinity in step {number + 1} of the dry run: {error}; "
-                    "lower the learning rate, or clip the gradient"
-                ) from error
             times.append(time.perf_counter() - start if number else 0.0)
         held = sum(array.nbytes for array in trainer.state().values())
         start = time.perf_counter()
-        scores = trainer.evaluate(islice(evaluation_batches(data, EVALUATED), 1))
-        share = scores.samples / len(data.test_x)
+        with _finite(name, "the evaluation"):
+            scores = trainer.evaluate(islice(evaluation_batches(data, EVALUATED), 1))
+            if not math.isfinite(scores.loss):
+                raise FloatingPointError(f"the loss of the test samples is {scores.loss}")
+        evaluation = (time.perf_counter() - start) * len(data.test_x) / scores.samples
+        peak = peak_memory()
+        check_last_batch(trainer, recipe, batches)
         yield DryRun(
             name,
             layers,
@@ -129,11 +134,23 @@ def dry_run(
             len(times) - 1,
             len(batches),
             recipe.epochs,
-            (time.perf_counter() - start) / share,
-            peak_memory(),
+            evaluation,
+            peak,
         )
         del trainer
         gc.collect()  # modules refer to each other in rings: large ones must not wait for the collector
+
+
+@contextlib.contextmanager
+def _finite(name: str, when: str) -> Iterator[None]:
+    """Say which variant turned to NaN or infinity, and when."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise Diverged(
+            f"{name} turned to NaN or infinity in {when} of the dry run: {error}; lower the learning rate, "
+            "or clip the gradient"
+        ) from error
 
 
 def peak_memory() -> int | None:

@@ -7,6 +7,7 @@ devices: it is programmed once, its converters are calibrated then, and only tim
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from xbar_core.config.mapping import FixedWeight
 from xbar_core.lab.ages import age_text
 from xbar_core.lab.data import Batches, DataSet, evaluation_batches
 from xbar_core.lab.trainer import Factory, Recipe, Scores, Trainer
-from xbar_core.lab.training import EVALUATED
+from xbar_core.lab.training import EVALUATED, Diverged
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -214,6 +215,19 @@ def differences(chip: Chip) -> tuple[str, ...]:
     return tuple(key for key, differs in found.items() if differs)
 
 
+@contextlib.contextmanager
+def _finite() -> Iterator[None]:
+    """Say in one line that a network is not finite, and what can be done about it."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise Diverged(
+            f"the trained network is not finite on this chip: {error}; evaluate the checkpoint of its best "
+            "epoch (--checkpoint best), or train again at a lower learning rate"
+        ) from error
+
+
+@_finite()
 def evaluate_chips(
     factory: Factory,
     recipe: Recipe,
@@ -251,8 +265,16 @@ def evaluate_chips(
     Evaluation
         Where nothing differs from chip to chip one stands for all, and where nothing drifts one age: the
         notes say so.
+
+    Raises
+    ------
+    Diverged
+        Weights, or what a chip makes of them, are not finite.
     """
     check_integer("chips", chips, minimum=1)
+    for name, weight in weights.items():
+        if weight.dtype.kind == "f" and not np.isfinite(weight).all():
+            raise FloatingPointError(f"{name!r} holds NaN or infinity")
     notes, (times, drifts) = [], _times(chip, ages)
     if chips > 1 and not differences(chip):
         notes.append(
@@ -282,6 +304,7 @@ def evaluate_chips(
     return Evaluation(chip, tuple(readings), len(data.test_x), digital, tuple(notes))
 
 
+@_finite()
 def evaluate_trained(
     trainer: Trainer,
     chip: Chip,
@@ -300,6 +323,11 @@ def evaluate_trained(
         Its chip.
     data, ages, report
         As in `evaluate_chips`.
+
+    Raises
+    ------
+    Diverged
+        What the chip makes of the samples is not finite.
     """
     times, drifts = _times(chip, ages)
     readings: list[Reading] = []
@@ -329,7 +357,10 @@ def _over_time(
     """Yield the scores of the same devices at each age."""
     for seconds in ages:
         trainer.age(seconds if drifts else None)
-        yield seconds, trainer.evaluate(evaluation_batches(data, EVALUATED))
+        scores = trainer.evaluate(evaluation_batches(data, EVALUATED))
+        if not np.isfinite(scores.loss):
+            raise FloatingPointError(f"the loss of the test samples is {scores.loss}")
+        yield seconds, scores
     trainer.age(None)
 
 

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from xbar_core._checks import nearest
-from xbar_core.errors import ConfigError, ShapeError
+from xbar_core.errors import ConfigError, ConvergenceError, ShapeError
+
+
+class OwnCodeError(RuntimeError):
+    """The user's own code failed while it was at work; the text names it, its error and the line of it."""
 
 
 def is_import_path(name: str) -> bool:
@@ -86,13 +90,42 @@ def call_own(field: str, path: str, *arguments: Any) -> Any:
             given = [repr(value) if isinstance(value, str) else str(value) for value in arguments]
             raise ConfigError(
                 f"{field}: {path}({', '.join(given)}) failed: {type(error).__name__}: {error}"
-                f"{_place(error, function)}"
+                f"{_place(error, function.__module__)}"
             ) from error
 
 
-def _place(error: BaseException, function: Callable[..., Any]) -> str:
+@contextmanager
+def own_code(field: str, path: str, doing: str) -> Iterator[None]:
+    """Put what the user's own code raises while it is at work into one line.
+
+    Parameters
+    ----------
+    field, path : str
+        As for `call_own`; where `path` is no import path, nothing changes.
+    doing : str
+        What is being done; follows "failed in" in the text.
+
+    Raises
+    ------
+    OwnCodeError
+        Anything was raised but what xbar itself raises, a full disk or memory, and what is not finite.
+    """
+    try:
+        yield
+    except (ConfigError, ShapeError, ConvergenceError, FloatingPointError, OSError, MemoryError):
+        raise
+    except Exception as error:  # the user's own code may fail in any way
+        if not is_import_path(path):
+            raise
+        raise OwnCodeError(
+            f"{field}: {path} failed in {doing}: {type(error).__name__}: {error}"
+            f"{_place(error, path.partition(':')[0])}"
+        ) from error
+
+
+def _place(error: BaseException, module: str) -> str:
     """Return the line of the user's module where it failed; nothing where it could not be called."""
-    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    file = getattr(sys.modules.get(module), "__file__", None)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if file and f.filename == file]
     return f" ({os.path.basename(str(file))}, line {lines[-1]})" if lines else ""
 

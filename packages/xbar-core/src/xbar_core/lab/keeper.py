@@ -109,6 +109,10 @@ class RunKeeper:
             self._slots.write(training.trainer.state(), training.facts(), best=training.improved)
         self._slots.free()
 
+    def give_up(self) -> None:
+        """Give back what was set aside for a training that ends early; what is kept stays."""
+        self._slots.free()
+
     def settle(self) -> None:
         """Bring log and curves up to date."""
         if place()[0] == 0 and self._comparison.epochs:

@@ -15,7 +15,9 @@ from pathlib import Path
 from xbar_core.errors import ConfigError
 from xbar_core.lab.comparison import Comparison
 from xbar_core.lab.data import Batches, DataSet, augmentation
+from xbar_core.lab.importing import OwnCodeError
 from xbar_core.lab.keeper import Options, RunKeeper
+from xbar_core.lab.last_batch import check_last_batch
 from xbar_core.lab.processes import place
 from xbar_core.lab.run_folder import RunFolder, locked
 from xbar_core.lab.run_spec import RunSpec, fingerprint, surroundings
@@ -23,7 +25,17 @@ from xbar_core.lab.tensorboard import FOLDER
 from xbar_core.lab.trainer import trainer_factory
 from xbar_core.lab.training import Diverged, Interrupted, Note, Training
 
-__all__ = ["Diverged", "Interrupted", "Options", "RunResult", "Training", "checked_batches", "resume", "run"]
+__all__ = [
+    "Diverged",
+    "Interrupted",
+    "Options",
+    "OwnCodeError",
+    "RunResult",
+    "Training",
+    "checked_batches",
+    "resume",
+    "run",
+]
 
 
 @dataclass
@@ -73,6 +85,8 @@ def run(
         Something cannot work; nothing was written.
     Interrupted
         `Options.stop` said so; `resume` goes on.
+    OwnCodeError
+        The user's own network raised something in training.
     OSError
         A checkpoint could not be written at the end.
     """
@@ -155,11 +169,10 @@ def checked_batches(spec: RunSpec, data: DataSet) -> Batches:
 
 
 def _check(spec: RunSpec, data: DataSet) -> None:
-    """Build every variant once, so that what cannot work ends here."""
-    checked_batches(spec, data)
-    factory = trainer_factory(spec.framework)
+    """Build every variant once, so that what cannot work ends here, an odd last batch included."""
+    batches, factory = checked_batches(spec, data), trainer_factory(spec.framework)
     for chip in spec.variants.values():
-        factory(spec.recipe, data, chip)
+        check_last_batch(factory(spec.recipe, data, chip), spec.recipe, batches)
         gc.collect()  # modules refer to each other in rings: large ones must not wait for the collector
 
 
@@ -217,6 +230,8 @@ def _train_variant(
     except Diverged as error:
         result.diverged[name] = str(error)
         options.report(Note(name, str(error)))
+        if first:
+            keeper.give_up()
     else:
         keeper.finish(training)
     finally:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
 
 from xbar_core.lab.comparison import Epoch
 from xbar_core.lab.data import Batches, DataSet, evaluation_batches
 from xbar_core.lab.data.batches import ahead
+from xbar_core.lab.importing import own_code
 from xbar_core.lab.recipe import Recipe
 from xbar_core.lab.trainer import Trainer
 from xbar_core.lab.watch import Watch, suspect
@@ -138,7 +140,7 @@ class Training:
         self.position = Position()
         self._watch = Watch(data.train_y)
         self._evaluation = 0.0
-        self._looked_at = data.normalised(data.test_x[:_LOOKED_AT])
+        self._looked_at = data.normalised(data.test_x[:_LOOKED_AT]), data.test_y[:_LOOKED_AT]
 
     @property
     def finished(self) -> bool:
@@ -171,9 +173,13 @@ class Training:
         Raises
         ------
         Diverged
-            A loss or gradient is not finite; the trainer holds the weights before that step.
+            A loss or gradient is not finite: the trainer holds the weights before that step, or, where the
+            last step of an epoch made them so, those after it; the keeper was handed none of an epoch
+            whose evaluation is not finite.
         Interrupted
             `stop` said so; everything done so far has been kept.
+        OwnCodeError
+            The user's own network raised something.
         """
         while not self.finished:
             self._train_epoch(keeper)
@@ -192,10 +198,8 @@ class Training:
         made = ahead(self._batches.epoch(position.epoch, start=position.step))
         with contextlib.closing(cast(Any, made)):
             for x, y in made:
-                try:
+                with self._watched(f"step {position.step + 1}", x, y, f", a batch of {x.shape}"):
                     step = self.trainer.step(x, y, rate)
-                except FloatingPointError as error:
-                    raise Diverged(self._where(error, x, y)) from error
                 count = len(y) * self._batches.ranks
                 position.step += 1
                 position.loss += step.loss * count
@@ -219,8 +223,11 @@ class Training:
     def _finish_epoch(self) -> None:
         self.trainer.finish_epoch()
         start = time.perf_counter()
-        scores = self.trainer.evaluate(evaluation_batches(self.data, EVALUATED))
-        layers = self.trainer.health(self._looked_at)
+        with self._watched("after its last step", *self._looked_at):
+            scores = self.trainer.evaluate(evaluation_batches(self.data, EVALUATED))
+            if not math.isfinite(scores.loss):
+                raise FloatingPointError(f"the loss of the test samples is {scores.loss}")
+            layers = self.trainer.health(self._looked_at[0])
         self._evaluation = time.perf_counter() - start
         at = self.position
         row = Epoch(
@@ -257,15 +264,26 @@ class Training:
 
     def _warn(self, why: str) -> None:
         if why:
-            where = suspect(self.trainer.health(self._looked_at))
+            x, y = self._looked_at
+            with self._watched(f"after step {self.position.step}", x, y):
+                where = suspect(self.trainer.health(x))
             self._report(
                 Note(self.name, f"epoch {self.position.epoch + 1}: it does not learn: {why}; {where}")
             )
 
-    def _where(self, error: FloatingPointError, x: Any, y: Any) -> str:
-        at = self.position
-        found = self.trainer.diagnose(x, y) or str(error)
-        return (
-            f"{self.name} turned to NaN or infinity in epoch {at.epoch + 1}, step {at.step + 1}: {found}; "
-            "lower the learning rate, or clip the gradient"
-        )
+    @contextlib.contextmanager
+    def _watched(self, when: str, x: Any, y: Any, on: str = "") -> Iterator[None]:
+        """Say in one line where the user's network failed, or where in a batch NaN or infinity begins."""
+        when = f"epoch {self.position.epoch + 1}, {when}"
+        try:
+            with own_code("network", self.recipe.network, f"the training of {self.name}, {when}{on}"):
+                yield
+        except FloatingPointError as error:
+            try:
+                found = self.trainer.diagnose(x, y) or str(error)
+            except FloatingPointError as worse:
+                found = str(worse)
+            raise Diverged(
+                f"{self.name} turned to NaN or infinity in {when}: {found}; lower the learning rate, or clip "
+                "the gradient"
+            ) from error

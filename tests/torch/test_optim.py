@@ -464,8 +464,10 @@ def test_native_step_is_the_full_scale_of_pulses():
     [
         ({"lr": -0.1}, "lr: -0.1 is out of range"),
         ({"lr": float("nan")}, "lr: nan is out of range"),
-        ({"lr": 0.1, "momentum": -1}, "momentum: -1.0 is out of range"),
-        ({"lr": 0.1, "weight_decay": -1}, "weight_decay: -1.0 is out of range"),
+        ({"lr": "a"}, "lr: 'a' is not a real number"),
+        ({"lr": None}, "lr: None is not a real number"),
+        ({"lr": 0.1, "momentum": -1}, "momentum: -1 is out of range"),
+        ({"lr": 0.1, "weight_decay": torch.tensor(-1)}, "weight_decay: -1 is out of range"),
         ({"lr": 0.1, "nesterov": True}, "nesterov: True wants momentum"),
     ],
 )
@@ -481,6 +483,47 @@ def test_parameters_want_their_model():
     _, model = pair_of_models(ideal())
     with pytest.raises(ConfigError, match="model: not given beside parameters"):
         PulseSGD(model.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("change", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_states_of_another_model_are_refused(change):
+    """Plain SGD on device states would be silent; digital parameters may come from anywhere."""
+    (_, model), (_, other) = pair_of_models(ideal()), pair_of_models(ideal())
+    model = change(model).to(torch.float32)
+    with pytest.raises(
+        ConfigError, match=r"params: a device state of shape \(2, 6, 5\) is none of the model's"
+    ):
+        PulseSGD(model.parameters(), lr=0.1, model=other)
+    optimizer = PulseSGD(other, lr=0.1)
+    with pytest.raises(ConfigError, match="give model= the network that it belongs to"):
+        optimizer.add_param_group({"params": [model[2].state]})
+    assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": [model[2].bias]})
+
+
+def test_keys_of_groups():
+    """A key that nothing reads is one line with the nearest match; names and what schedulers keep are known."""
+    _, model = pair_of_models(ideal())
+    with pytest.raises(
+        ConfigError, match="momentun: unknown key of a parameter group, did you mean 'momentum'"
+    ):
+        PulseSGD([{"params": model.parameters(), "momentun": 0.9}], lr=0.1, model=model)
+    optimizer = PulseSGD([{"params": [model[0].state], "name": "first"}], lr=0.1, momentum=0.5, model=model)
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=12)
+    torch.optim.swa_utils.SWALR(optimizer, 0.1)
+    again = PulseSGD(optimizer.param_groups, lr=0.1, model=model)
+    assert again.param_groups[0]["name"] == "first"
+    PulseSGD(model.named_parameters(), lr=0.1, model=model)
+
+
+def test_nan_of_a_digital_gradient_names_the_update():
+    """A bias has no counters of its own: the update is that of the crossbars."""
+    _, model = pair_of_models(ideal())
+    optimizer = PulseSGD(model, lr=0.1)
+    run(model, optimizer, steps=2)
+    model[2].bias.grad[1] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"2\.bias, update 2: the gradient holds NaN"):
+        optimizer.step()
 
 
 def test_other_optimizers_keep_states_in_range():

@@ -87,6 +87,16 @@ class CrossbarModule(NativeTwin):
         self.crossbars[suffix] = crossbar
         return crossbar
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter, marked where it holds states (see `is_device_state`)."""
+        super().register_parameter(name, param)
+        _mark(name, param)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for name, parameter in self._parameters.items():  # copies bear no marks
+            _mark(name, parameter)
+
     def store(self, suffix: str, state: Tensor, buffers: dict[str, Tensor]) -> None:
         """Register what programming returned, or overwrite it in place where it is registered."""
         name = f"state{suffix}"
@@ -183,6 +193,16 @@ class CrossbarModule(NativeTwin):
             return
         for suffix, crossbar in self.crossbars.items():
             _take(crossbar, {name: extra.get(f"{name}{suffix}") for name in names})
+
+
+def _mark(name: str, parameter: nn.Parameter | None) -> None:
+    if parameter is not None and name.startswith("state"):
+        parameter.__dict__["device_state"] = True
+
+
+def is_device_state(parameter: Tensor) -> bool:
+    """Return whether a parameter holds device states, of whichever model."""
+    return "device_state" in parameter.__dict__
 
 
 def _coarse(dtype: torch.dtype) -> torch.dtype | None:

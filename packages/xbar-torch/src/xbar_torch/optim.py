@@ -27,9 +27,13 @@ from xbar_core.errors import ConfigError
 from xbar_torch._bridge import analog, is_finite
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.group import link
-from xbar_torch.host import crossbars_of
+from xbar_torch.host import crossbars_of, is_device_state
 from xbar_torch.native_weights import native_names
 from xbar_torch.pulses import step_pulses, write_pulses
+
+_SCHEDULED = ("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum")
+_GROUP_KEYS = ("params", "param_names", "name", *_SCHEDULED)
+"""What a group may hold beside the numbers of SGD: names, and what torch's schedulers keep there."""
 
 
 class PulseSGD(Optimizer):
@@ -59,7 +63,8 @@ class PulseSGD(Optimizer):
     Raises
     ------
     ConfigError
-        A value out of range; momentum or weight decay with pulses; statistics that lack a weight.
+        A value out of range; an unknown key of a group; a device state of another model; momentum or weight
+        decay with pulses; statistics that lack a weight.
 
     Examples
     --------
@@ -129,6 +134,13 @@ class PulseSGD(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own rate, momentum and weight decay if it names any."""
+        known = (*self.defaults, *_GROUP_KEYS)
+        for key in param_group:
+            if key not in known:
+                raise ConfigError(
+                    f"{key}: unknown key of a parameter group{nearest(key, known)}; "
+                    f"known keys: {', '.join(('params', *self.defaults))}"
+                )
         super().add_param_group(param_group)
         try:
             self._check(self.param_groups[-1])
@@ -139,12 +151,17 @@ class PulseSGD(Optimizer):
     def _check(self, group: dict[str, Any]) -> None:
         """Raise unless a group's numbers are in range and the chips can do what they ask for."""
         for name in ("lr", "momentum", "weight_decay"):
-            check_number(name, float(group[name]), minimum=0.0)
-        check_number("dampening", float(group["dampening"]))
+            check_number(name, _plain(group[name]), minimum=0.0)
+        check_number("dampening", _plain(group["dampening"]))
         if group["nesterov"] and (group["momentum"] <= 0.0 or group["dampening"] != 0.0):
             raise ConfigError("nesterov: True wants momentum above 0 and dampening 0")
         for parameter in group["params"]:
             name, crossbar = self._crossbars.get(id(parameter), ("", None))
+            if crossbar is None and is_device_state(parameter):
+                raise ConfigError(
+                    f"params: a device state of shape {tuple(parameter.shape)} is none of the model's, and "
+                    "SGD would treat it as a number; give model= the network that it belongs to"
+                )
             if crossbar is None or not crossbar.chip.update.pulsed:
                 continue
             for field in ("momentum", "weight_decay"):
@@ -203,7 +220,10 @@ class PulseSGD(Optimizer):
             self._crossbars[id(parameter)][1].require_finite(parameter.grad, "weight gradient")
         elif not is_finite(parameter.grad):
             name = self._names.get(id(parameter), "a parameter outside the model")
-            raise FloatingPointError(f"{name}: the gradient holds NaN or infinity; lower the learning rate")
+            update = max((c.counters.updates for _, c in self._crossbars.values()), default=0)
+            raise FloatingPointError(
+                f"{name}, update {update}: the gradient holds NaN or infinity; lower the learning rate"
+            )
 
     def _step_pulses(self) -> dict[int, list[Pulses]]:
         """Return the pulses of all weights that are written by pulses, before any is written."""
@@ -318,6 +338,11 @@ class PulseSGD(Optimizer):
         """Return a gradient in weight units."""
         _, crossbar = self._crossbars.get(id(parameter), ("", None))
         return cast(Tensor, parameter.grad if crossbar is None else crossbar.weight_gradient())
+
+
+def _plain(value: Any) -> Any:
+    """Return a number that may be a tensor, as a learning rate of torch may, as a number."""
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _native_scale(

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from xbar_core.config import preset
-from xbar_core.errors import ConfigError
+from xbar_core.errors import ConfigError, ShapeError
 from xbar_torch.convert import conversion_report, convert, to_native
 from xbar_torch.host import crossbars_of
 from xbar_torch.linear import XbarLinear
@@ -441,6 +441,26 @@ def test_nothing_to_convert_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"nothing in it can go .* '0' \(ReLU\): no weights; '1' \(Embed"):
         convert(nn.Sequential(nn.ReLU(), nn.Embedding(3, 2)), "ideal")
     assert not conversion_report(convert(mlp(), "ideal", overrides={"*": None})).converted
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (nn.Linear(4, 3), (2, 5), r"layer 'block\.0': input: shape \(2, 5\) does not end in in_features = 4"),
+        (
+            nn.Conv2d(3, 4, 3),
+            (1, 5, 5),
+            r"layer 'block\.0': input: shape \(1, 5, 5\) is not \(batch, 3, size",
+        ),
+        (nn.Conv2d(1, 4, 3), (1, 2, 2), r"layer 'block\.0': input: size \(2, 2\) is smaller"),
+        (nn.LSTM(3, 4), (2, 5, 2), r"layer 'block\.0': input: shape \(2, 5, 2\) is not \(length, batch, 3\)"),
+    ],
+)
+def test_shape_errors_name_the_layer(layer: nn.Module, shape: tuple[int, ...], message: str) -> None:
+    """What does not fit is shown as it was given, with the layer's name in the network."""
+    chip = convert(nn.ModuleDict({"block": nn.Sequential(layer)}), "ideal")
+    with pytest.raises(ShapeError, match=message):
+        chip["block"](torch.zeros(shape))
 
 
 def test_unsigned_inputs_are_declared() -> None:

@@ -502,7 +502,7 @@ def test_states_of_another_model_are_refused(change):
 
 
 def test_keys_of_groups():
-    """A key that nothing reads is one line with the nearest match; names and what schedulers keep are known."""
+    """A key that nothing reads is one line with the nearest match; names and schedulers' keys are known."""
     _, model = pair_of_models(ideal())
     with pytest.raises(
         ConfigError, match="momentun: unknown key of a parameter group, did you mean 'momentum'"

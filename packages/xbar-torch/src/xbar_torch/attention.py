@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from xbar_core._checks import check_mapping
 from xbar_core.config import Chip
-from xbar_core.errors import ConfigError, ShapeError
+from xbar_core.errors import ConfigError
 from xbar_torch._bridge import resolve_chip, undrawn
 from xbar_torch.linear import XbarLinear
 from xbar_torch.native import NativeTwin, native_tensors
@@ -79,6 +79,7 @@ class XbarMultiheadAttention(NativeTwin):
         signed_input: bool,
         w_max: Mapping[str, float] | None,
     ) -> None:
+        self.key = name
         self.embed_dim, self.num_heads, self.head_dim = native.embed_dim, native.num_heads, native.head_dim
         self.kdim, self.vdim, self.dropout = native.kdim, native.vdim, native.dropout
         self.batch_first, self.add_zero_attn = native.batch_first, native.add_zero_attn
@@ -230,18 +231,14 @@ class XbarMultiheadAttention(NativeTwin):
         ):
             if tensor.ndim not in (2, 3) or tensor.ndim != query.ndim or tensor.shape[-1] != size:
                 axes = "batch, length" if self.batch_first else "length, batch"
-                raise ShapeError(
-                    f"{name}: shape {tuple(tensor.shape)} is not ({axes}, {size}), nor (length, {size}) "
-                    "as query, key and value"
-                )
+                rule = f"is not ({axes}, {size}), nor (length, {size}) as query, key and value"
+                raise self.misfit(name, tensor.shape, rule)
         if key.shape[:-1] != value.shape[:-1]:
-            raise ShapeError(
-                f"value: shape {tuple(value.shape)} does not go with keys of shape {tuple(key.shape)}"
-            )
+            raise self.misfit("value", value.shape, f"does not go with keys of shape {tuple(key.shape)}")
         batch = 0 if self.batch_first else 1
         if query.ndim == 3 and query.shape[batch] != key.shape[batch]:
-            raise ShapeError(
-                f"key: shape {tuple(key.shape)} has another batch than queries of shape {tuple(query.shape)}"
+            raise self.misfit(
+                "key", key.shape, f"has another batch than queries of shape {tuple(query.shape)}"
             )
 
     def _heads(self, values: Tensor) -> Tensor:
@@ -257,16 +254,14 @@ class XbarMultiheadAttention(NativeTwin):
         if attention is not None:
             shapes = ((queries, keys), (batch * self.num_heads, queries, keys))
             if tuple(attention.shape) not in shapes:
-                raise ShapeError(
-                    f"attn_mask: shape {tuple(attention.shape)} is not {shapes[0]} or {shapes[1]}"
-                )
+                raise self.misfit("attn_mask", attention.shape, f"is not {shapes[0]} or {shapes[1]}")
             added = _additive(attention, q.dtype)
             total = added if added.ndim == 2 else added.view(batch, self.num_heads, queries, keys)
         if padding is not None:
             if padding.ndim == 1:
                 padding = padding[None]
             if tuple(padding.shape) != (batch, keys):
-                raise ShapeError(f"key_padding_mask: shape {tuple(padding.shape)} is not {(batch, keys)}")
+                raise self.misfit("key_padding_mask", padding.shape, f"is not {(batch, keys)}")
             added = _additive(padding, q.dtype).view(batch, 1, 1, keys)
             total = added if total is None else total + added
         return total if total is None or extra == 0 else F.pad(total, (0, extra))

@@ -92,6 +92,7 @@ class _XbarConv(CrossbarModule):
     def _adopt(
         self, native: Native, chip: Chip, name: int | str, signed_input: bool, w_max: float | None
     ) -> None:
+        self.key = name
         self.in_channels, self.out_channels = native.in_channels, native.out_channels
         self.kernel_size, self.stride = native.kernel_size, native.stride
         self.padding, self.dilation = native.padding, native.dilation
@@ -153,22 +154,20 @@ class _XbarConv(CrossbarModule):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of x (batch, in_channels, ...), or of one sample without batch axis."""
         dims = len(self.kernel_size)
+        if x.ndim not in (dims + 1, dims + 2) or x.shape[-dims - 1] != self.in_channels:
+            rule = f"is not (batch, {self.in_channels}{', size' * dims}) or one sample of it"
+            raise self.misfit("input", x.shape, rule)
         if x.ndim == dims + 1:
             result: Tensor = self.forward(x[None])[0]
             return result
-        if x.ndim != dims + 2 or x.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"input: shape {tuple(x.shape)} is not (batch, {self.in_channels}"
-                f"{', size' * dims}) or one sample of it"
-            )
         like = x
         if self._sides is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._sides, mode=mode)
         if min(self._geometry.output(x.shape[2:])) < 1:
             raise ShapeError(
-                f"input: size {tuple(like.shape[2:])} is smaller than the kernel {self.kernel_size} with "
-                f"padding {self.padding} and dilation {self.dilation}"
+                f"layer {self.key!r}: input: size {tuple(like.shape[2:])} is smaller than the kernel "
+                f"{self.kernel_size} with padding {self.padding} and dilation {self.dilation}"
             )
         y = from_analog(crossbar_convolution(x, self.crossbars[""], self._geometry), like)
         return y if self.bias is None else y + self.bias.view(-1, *(1,) * dims)

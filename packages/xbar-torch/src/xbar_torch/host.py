@@ -93,7 +93,7 @@ class CrossbarModule(NativeTwin):
         _mark(name, param)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         for name, parameter in self._parameters.items():  # copies bear no marks
             _mark(name, parameter)
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from xbar_core.config import Chip
-from xbar_core.errors import ShapeError
 from xbar_torch._bridge import from_analog, owned, resolve_chip, undrawn
 from xbar_torch.functional import crossbar_linear
 from xbar_torch.host import CrossbarModule
@@ -66,6 +65,7 @@ class XbarLinear(CrossbarModule):
     def _adopt(
         self, native: nn.Linear, chip: Chip, name: int | str, signed_input: bool, w_max: float | None
     ) -> None:
+        self.key = name
         self.in_features, self.out_features = native.in_features, native.out_features
         self.register_parameter("bias", native.bias)
         weight = native.weight.detach().T
@@ -97,13 +97,15 @@ class XbarLinear(CrossbarModule):
             native.bias = nn.Parameter(owned(self.bias))
         return native.train(self.training)
 
+    def product(self, x: Tensor) -> Tensor:
+        """Return ``x W^T``, x (..., in_features)."""
+        if x.shape[-1:] != (self.in_features,):
+            raise self.misfit("input", x.shape, f"does not end in in_features = {self.in_features}")
+        return from_analog(crossbar_linear(x, self.crossbars[""]), x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x W^T + b``, x (..., in_features)."""
-        if x.shape[-1:] != (self.in_features,):
-            raise ShapeError(
-                f"input: shape {tuple(x.shape)} does not end in in_features = {self.in_features}"
-            )
-        y = from_analog(crossbar_linear(x, self.crossbars[""]), x)
+        y = self.product(x)
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:

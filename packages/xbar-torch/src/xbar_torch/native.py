@@ -16,7 +16,15 @@ from xbar_torch._bridge import resolve_chip
 
 
 class NativeTwin(nn.Module):
-    """A layer that is made of a native one, and makes one."""
+    """A layer that is made of a native one, and makes one.
+
+    Attributes
+    ----------
+    key : int or str
+        What keys the draws of the layer, and names it in messages: its name where `convert` made it.
+    """
+
+    key: int | str = 0
 
     @classmethod
     def from_native(
@@ -50,6 +58,10 @@ class NativeTwin(nn.Module):
     def _adopt(self, native: Any, chip: Chip, name: int | str, signed_input: bool, w_max: Any) -> None:
         """Take over what a native twin holds, its weights by `add_crossbar`."""
         raise NotImplementedError(f"{type(self).__name__} has no native twin")
+
+    def misfit(self, field: str, shape: tuple[int, ...], rule: str) -> ShapeError:
+        """Return the error that says that an input does not have the shape that it should."""
+        return ShapeError(f"layer {self.key!r}: {field}: shape {tuple(shape)} {rule}")
 
     def to_native(self) -> nn.Module:
         """Return a native layer with the weights that the states stand for."""

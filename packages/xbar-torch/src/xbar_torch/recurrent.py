@@ -80,6 +80,7 @@ class _XbarRecurrent(CrossbarModule):
         signed_input: bool,
         w_max: Mapping[str, float] | None,
     ) -> None:
+        self.key = name
         self.mode, self.bias, self.batch_first = native.mode, native.bias, native.batch_first
         self.input_size, self.hidden_size = native.input_size, native.hidden_size
         self.num_layers, self.bidirectional = native.num_layers, native.bidirectional
@@ -210,9 +211,11 @@ class _XbarRecurrent(CrossbarModule):
         steps = x.shape[-2 if x.ndim == 2 or self.batch_first else 0] if x.ndim in wanted else 0
         if x.ndim not in wanted or x.shape[-1] != self.input_size or steps == 0:
             axes = "(batch, length, " if self.batch_first else "(length, batch, "
-            raise ShapeError(
-                f"input: shape {tuple(x.shape)} is not {axes}{self.input_size}), nor (length, "
-                f"{self.input_size}) of one sequence, nor a packed sequence of them"
+            raise self.misfit(
+                "input",
+                x.shape,
+                f"is not {axes}{self.input_size}), nor (length, {self.input_size}) of one sequence, nor a "
+                "packed sequence of them",
             )
 
     def _batch(self, x: Tensor, packed: PackedSequence | None) -> int:
@@ -233,7 +236,7 @@ class _XbarRecurrent(CrossbarModule):
         shapes = [(rows, batch, size) if batched else (rows, size) for size in self._state_sizes]
         if [tuple(state.shape) for state in given] != shapes:
             raise ShapeError(
-                f"hx: shapes {[tuple(state.shape) for state in given]} do not fit; "
+                f"layer {self.key!r}: hx: shapes {[tuple(state.shape) for state in given]} do not fit; "
                 f"the initial states are {shapes}"
             )
         widened = [to_analog(state, like.dtype) for state in given]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from xbar_torch._bridge import from_analog
-from xbar_torch.functional import crossbar_linear
 from xbar_torch.linear import XbarLinear
 
 
@@ -44,7 +42,7 @@ class XbarTiedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x W^T + b``, x (..., in_features)."""
-        y = from_analog(crossbar_linear(x, self.source.crossbars[""]), x)
+        y = self.source.product(x)
         return y if self.bias is None else y + self.bias
 
     def to_native(self) -> nn.Linear:

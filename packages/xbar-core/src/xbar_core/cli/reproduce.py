@@ -13,7 +13,7 @@ from xbar_core.cli._files import check_folder
 from xbar_core.cli._options import require_plots
 from xbar_core.cli._sweep_screen import screen
 from xbar_core.cli._terminal import say, table
-from xbar_core.errors import ConfigError
+from xbar_core.errors import ConfigError, ShapeError
 from xbar_core.lab.studies import (
     Report,
     check_page,
@@ -46,7 +46,7 @@ def reproduce(
     ] = Path("runs/studies"),
     page: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.md", help="Write a page over all studies in --out of this scale."),
+        typer.Option(metavar="FILE.md", help="Write a page over all studies in --out."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, ...")] = "cpu",
     framework: Annotated[str, typer.Option(help="Adapter to train with.")] = "torch",
@@ -87,22 +87,29 @@ def reproduce(
     whole = True
     for study in studies:
         say(f"{study.title} ({study.name}, scale {scale})")
-        with screen(study.name) as watch:
-            report, outcome = run_study(
-                study,
-                scale,
-                out / f"{study.name}-{scale}",
-                workers=workers,
-                scheduler=scheduler,
-                limit=None if minutes is None else 60 * minutes,
-                device=device,
-                data_folder=None if data is None else str(data),
-                framework=framework,
-                changes=[parse_field(text) for text in set_ or ()],
-                only=[parse_field(text) for text in only or ()],
-                command=_command(study.name, scale, device, set_ or [], only or []),
-                watch=watch,
-            )
+        try:
+            with screen(study.name) as watch:
+                report, outcome = run_study(
+                    study,
+                    scale,
+                    out / f"{study.name}-{scale}",
+                    workers=workers,
+                    scheduler=scheduler,
+                    limit=None if minutes is None else 60 * minutes,
+                    device=device,
+                    data_folder=None if data is None else str(data),
+                    framework=framework,
+                    changes=[parse_field(text) for text in set_ or ()],
+                    only=[parse_field(text) for text in only or ()],
+                    command=_command(study.name, scale, device, set_ or [], only or []),
+                    watch=watch,
+                )
+        except (ConfigError, ShapeError) as error:
+            if len(studies) == 1:
+                raise
+            say(f"{study.name}: not run: {error}")  # such as a data set that is not here
+            whole = False
+            continue
         _show(report)
         say(f"wrote {out / f'{study.name}-{scale}'} in {outcome.seconds:.0f} s")
         whole = whole and not report.cut
@@ -139,9 +146,11 @@ def _show(report: Report) -> None:
 
 
 def _pages(out: Path, scale: str, page: Path) -> None:
-    folders = [out / f"{name}-{scale}" for name in study_names()]
+    # All scales that are results, and the one that was asked for.
+    shown = [each for each in SCALES if each == scale or each != "smoke"]
+    folders = [out / f"{name}-{each}" for name in study_names() for each in shown]
     present = [folder for folder in folders if (folder / "study.json").is_file()]
-    if not present:
+    if not any(folder.name.endswith(f"-{scale}") for folder in present):
         raise ConfigError(f"page: {str(out)!r} holds no study of scale {scale!r}; run one first")
     for path in write_pages(present, page):
         say(f"wrote {path}")

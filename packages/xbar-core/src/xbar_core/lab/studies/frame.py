@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ import xbar_core
 from xbar_core._checks import check_choice
 from xbar_core.config import Chip
 from xbar_core.lab.studies.choosing import changed, listed, only_value, runnable, selected
+from xbar_core.lab.studies.tables import reproducible, write_curves, write_summary
 from xbar_core.lab.sweep.engine import Event, Outcome, run_points
 from xbar_core.lab.sweep.fields import Field
 from xbar_core.lab.sweep.points import Point, labelled, text_of
-from xbar_core.lab.sweep.results import Table
+from xbar_core.lab.sweep.results import Row, Table
 from xbar_core.lab.sweep.setup import Setup
 from xbar_core.lab.sweep.store import Store
 from xbar_core.lab.trainer import Recipe
@@ -77,8 +79,12 @@ class Study:
         From the table of results to the verdicts.
     conditions : callable
         From a scale to one or two sentences: network, data, epochs, what was left out.
-    metric : str
-        The metric of ``summary.csv``.
+    metric, others : str, tuple of str
+        The metrics of ``summary.csv``.
+    curve : str
+        A metric that is a list over epochs, for ``curves.csv``; none where empty.
+    measure : callable
+        From a row and a metric to its number.
     timing : bool
         Points are timed, so they run one after the other.
     trains : bool
@@ -92,6 +98,9 @@ class Study:
     findings: Callable[[Table], list[Finding]]
     conditions: Callable[[Scale], str]
     metric: str = "accuracy"
+    others: tuple[str, ...] = ()
+    curve: str = ""
+    measure: Callable[[Row, str], float] = Row.metric
     timing: bool = False
     trains: bool = True
 
@@ -110,6 +119,9 @@ class Report:
         Points of the study; those with a result; those that failed.
     seconds : float
         Time that all points took together, on however many workers.
+    elapsed : float
+        Time by the clock, the sum of all runs that computed points; for points of a run that left no
+        report, that of its busiest worker.
     machine, version, command : str
         Where and with what it was run.
     """
@@ -123,6 +135,7 @@ class Report:
     computed: int
     failed: int
     seconds: float
+    elapsed: float
     machine: str
     version: str
     command: str
@@ -193,12 +206,16 @@ def run_study(
     store = Store(folder)
     if study.timing and workers is None and scheduler is None:
         workers = 1
+    before = _elapsed(folder, Table.collect(points, store))
     outcome = run_points(possible, store, workers=workers, scheduler=scheduler, limit=limit, watch=watch)
     table = Table.collect(points, store)
     results = [row.result for row in table.rows]
+    computed = sum(result is not None and result.status == "done" for result in results)
     lead = [_LEADS[chosen]] if study.trains or scale == "smoke" else []
-    if changes and scale == "paper":
-        lead = ["The paper's networks and data, trained otherwise: these points are not the paper's."]
+    if scale == "paper" and lead and (remarks or computed < len(results)):
+        lead = [
+            "The paper's networks, but not all of it is as in the paper: these points are not the paper's."
+        ]
     report = Report(
         name=study.name,
         title=study.title,
@@ -206,19 +223,26 @@ def run_study(
         conditions=" ".join([*lead, study.conditions(chosen), *remarks]),
         findings=study.findings(table),
         planned=len(results),
-        computed=sum(result is not None and result.status == "done" for result in results),
+        computed=computed,
         failed=sum(result is not None and result.status == "failed" for result in results),
         seconds=sum(result.seconds for result in results if result is not None),
-        machine=machine(),
+        elapsed=before + (outcome.seconds if outcome.done + outcome.failed else 0.0),
+        machine=machine(device),
         version=xbar_core.__version__,
         command=command,
     )
-    table.write(folder, study.metric)
+    table.write_rows(folder)
+    write_summary(table, folder, (study.metric, *study.others), study.measure)
+    if study.curve:
+        write_curves(table, folder, study.curve)
     figure = study.figure(table)
+    cut = f", cut short: {computed} of {len(results)} points" if report.cut else ""
+    figure.suptitle(f"{figure.get_suptitle() or study.title}, scale {scale}{cut}", fontsize=10)
     for suffix in (".png", ".svg"):
         part = folder / f".figure.part{suffix}"
-        # Without a date, the same results make the same file.
-        figure.savefig(part, metadata={"Date": None} if suffix == ".svg" else None)
+        # Without a date, and with identifiers of its own, the same results make the same file.
+        with reproducible():
+            figure.savefig(part, metadata={"Date": None} if suffix == ".svg" else None)
         part.replace(folder / f"figure{suffix}")
     write_whole(folder / "study.json", json.dumps(asdict(report), indent=1) + "\n")
     from xbar_core.lab.studies.page import verdict_text
@@ -227,15 +251,44 @@ def run_study(
     return report, outcome
 
 
-def machine() -> str:
-    """Return one line on the machine: processor, cores, system."""
+def _elapsed(folder: Path, table: Table) -> float:
+    """Return the time by the clock of earlier runs: what they wrote, or their busiest worker's."""
+    busy: dict[str, float] = {}
+    for row in table.rows:
+        if row.result is not None:
+            busy[row.result.worker] = busy.get(row.result.worker, 0.0) + row.result.seconds
+    try:
+        known = float(json.loads((folder / "study.json").read_text(encoding="utf-8"))["elapsed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        known = 0.0  # the first run, or one that was interrupted
+    return max(known, *busy.values(), 0.0)
+
+
+def machine(device: str = "cpu") -> str:
+    """Return one line on the machine: GPU where one is used, processor, cores, system."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass  # not Linux, or no such line: the plain name stays
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    graphics = f"{_graphics(device)}, " if device != "cpu" else ""
+    return (
+        f"{graphics}{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    )
+
+
+def _graphics(device: str) -> str:
+    """Return the name of a GPU, or of the device where it has none."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return f"GPU ({device})"
+    words = ["nvidia-smi", f"--id={number or 0}", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        said = ""
+    return f"GPU {said or device}"
 
 
 def trained(labels: Mapping[str, Any], chip: Chip | None, recipe: Recipe, **where: Any) -> Point:

@@ -10,6 +10,8 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab.studies.frame import Report
 from xbar_core.lab.whole_file import write_whole
 
+_LARGE = ("fig7", "fig8", "fig9")  # studies of networks that need a GPU
+
 
 def verdict_text(report: Report) -> str:
     """Return a study's verdict as Markdown."""
@@ -31,8 +33,9 @@ def verdict_text(report: Report) -> str:
         "",
         "Means over seeds with 95 % intervals; differences are taken in pairs of the same seed.",
         "",
-        f"`{report.command}`: {_time(report.seconds)} of computing on {report.machine}; xbar "
-        f"{report.version}.",
+        f"`{report.command}`: {_time(report.elapsed)} by the clock, {_time(report.seconds)} of computing "
+        "over "
+        f"all workers, on {report.machine}; xbar {report.version}.",
         "",
     ]
     return "\n".join(lines)
@@ -81,17 +84,18 @@ def write_pages(folders: Sequence[Path], out: Path) -> list[Path]:
                 f"page: {str(folder)!r} holds no finished study ({type(error).__name__}); run it first"
             ) from error
         reports.append(report)
-        for source, name in (
-            ("figure.png", f"{report.name}.png"),
-            ("figure.svg", f"{report.name}.svg"),
-            ("summary.csv", f"{report.name}.csv"),
-        ):
-            shutil.copyfile(folder / source, beside / name)
-            written.append(beside / name)
+        name = f"{report.name}-{report.scale}"
+        files = {f"figure{suffix}": f"{name}{suffix}" for suffix in (".png", ".svg")}
+        files |= {"summary.csv": f"{name}.csv", "curves.csv": f"{name}-curves.csv"}
+        present = {source: copy for source, copy in files.items() if (folder / source).is_file()}
+        for source, copy in present.items():
+            shutil.copyfile(folder / source, beside / copy)
+            written.append(beside / copy)
         head, _, rest = verdict_text(report).partition("\n\n")
-        links = f"Also as [SVG]({report.name}.svg); the [means]({report.name}.csv)."
-        page = beside / f"{report.name}.md"
-        write_whole(page, f"{head}\n\n![{report.title}]({report.name}.png)\n\n{links}\n\n{rest}")
+        links = f"Also as [SVG]({name}.svg); the [means]({name}.csv)"
+        links += f" and the [curves]({name}-curves.csv)." if "curves.csv" in present else "."
+        page = beside / f"{name}.md"
+        write_whole(page, f"{head}\n\n![{report.title}]({name}.png)\n\n{links}\n\n{rest}")
         written.append(page)
     write_whole(out, _overview(reports, beside.name))
     return [*written, out]
@@ -106,40 +110,104 @@ def _overview(reports: Sequence[Report], folder: str) -> str:
         "A difference smaller than the spread over seeds is no finding. `xbar reproduce NAME --scale "
         "small` runs one.",
         "",
-        "| study | scale | points | computing | claim | verdict |",
+        *_answers(reports, folder),
+        *_graphics(reports),
+        "",
+        "## Claims",
+        "",
+        "| study | scale | points | by the clock | claim | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for report in reports:
         count = str(report.computed) + (f" of {report.planned}, cut short" if report.cut else "")
         for number, finding in enumerate(report.findings):
-            link = f"[{report.name}]({folder}/{report.name}.md)"
-            first = (link, report.scale, count, _time(report.seconds)) if number == 0 else ("",) * 4
+            link = f"[{report.name}]({folder}/{report.name}-{report.scale}.md)"
+            first = (link, report.scale, count, _time(report.elapsed)) if number == 0 else ("",) * 4
             lines.append("| " + " | ".join((*first, _cell(finding.claim), finding.verdict)) + " |")
-    lines += _own_answers(reports, folder)
-    total = sum(report.seconds for report in reports)
+    lines += _details(reports, folder)
+    clock, total = (sum(each) for each in zip(*((r.elapsed, r.seconds) for r in reports), strict=True))
     machines = "; ".join(dict.fromkeys(report.machine for report in reports))
-    lines += ["", f"{_time(total)} of computing together, on {machines}.", ""]
+    lines += ["", f"{_time(clock)} by the clock, {_time(total)} of computing, on {machines}.", ""]
     return "\n".join(lines)
 
 
-def _own_answers(reports: Sequence[Report], folder: str) -> list[str]:
-    """Say what the paper does not: exact circuits at every step, and what dominates in each device."""
+def _graphics(reports: Sequence[Report]) -> list[str]:
+    """Say which studies of large networks are at small scale because nothing ran on a GPU."""
+    if any("GPU" in report.machine for report in reports):
+        return []
+    small = [r.name for r in reports if r.name in _LARGE and r.scale != "paper"]
+    if not small:
+        return []
+    return [
+        "",
+        f"No GPU was at hand: {', '.join(small)} {'are' if len(small) > 1 else 'is'} at the scale "
+        f"{reports[0].scale} only, without the paper's large networks.",
+    ]
+
+
+def _answers(reports: Sequence[Report], folder: str) -> list[str]:
+    """Answer in one paragraph what the paper does not: exact circuits, and what dominates in each device."""
+    found = {report.name: report for report in reports}
+    said = []
+    if "fig5b" in found:
+        link = f"[fig5b]({folder}/fig5b-{found['fig5b'].scale}.md)"
+        models: dict[str, list[str]] = {}
+        for finding in found["fig5b"].findings:
+            name, models_it, _ = finding.claim.partition(" models ")
+            if models_it:
+                models.setdefault(finding.verdict, []).append(name)
+        words = {
+            "reproduced": "no more than half a point of accuracy against {}",
+            "not reproduced": "more than that against {}",
+            "undecided": "an amount that is not decided against {}",
+        }
+        parts = [
+            text.format(_joined(models[verdict])) for verdict, text in words.items() if verdict in models
+        ]
+        said.append(f"Solving the exact circuit at every step changes {'; '.join(parts)} ({link}).")
+    if "devices" in found:
+        link = f"[devices]({folder}/devices-{found['devices'].scale}.md)"
+        for part in ("reads", "updates"):
+            causes: dict[str, list[str]] = {}
+            for finding in found["devices"].findings:
+                device, in_part, rest = finding.claim.partition(f", {part}: ")
+                if in_part:
+                    by, dominated, cause = rest.partition("dominated by ")
+                    shown = f"{cause} dominates" if dominated else by
+                    open_ = {"undecided": "it is undecided", "not shown": "no single one dominates"}
+                    causes.setdefault(open_.get(finding.verdict, shown), []).append(device)
+            parts = [f"{cause} for {_joined(names)}" for cause, names in causes.items()]
+            said.append(f"In {part} {'; '.join(parts)} ({link}).")
+    return ["", " ".join(said)] if said else []
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Join names, in parentheses where they hold a comma."""
+    return ", ".join(f"({name})" if "," in name else name for name in names)
+
+
+def _details(reports: Sequence[Report], folder: str) -> list[str]:
+    """Return the numbers behind the answers."""
     found = {report.name: report for report in reports}
     lines = ["", "## What our own model adds", ""]
     if "fig5b" in found:
         lines += [
             "What the exact circuit (FCM) at every step changes against AAM and interpolation "
-            f"([fig5b]({folder}/fig5b.md); the errors of single matrices are in [fig6]({folder}/fig6.md)):",
+            f"([fig5b]({folder}/fig5b-{found['fig5b'].scale}.md); speeds are in fig7, errors of single "
+            "matrices in fig6):",
             "",
-            "| model | against FCM |",
-            "|---|---|",
+            "| model | against FCM | verdict |",
+            "|---|---|---|",
         ]
-        findings = found["fig5b"].findings
-        lines += [f"| {_cell(f.claim.partition(' models ')[0])} | {_cell(f.found)} |" for f in findings]
+        lines += [
+            f"| {_cell(f.claim.partition(' models ')[0])} | {_cell(f.found)} | {f.verdict} |"
+            for f in found["fig5b"].findings
+        ]
         lines.append("")
     if "devices" in found:
         lines += [
-            f"Which non-ideality dominates for each preset device ([devices]({folder}/devices.md)):",
+            "Which non-ideality dominates for each preset device "
+            f"([devices]({folder}/devices-{found['devices'].scale}.md)):",
             "",
             "| device | measured | verdict |",
             "|---|---|---|",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDE = 30.0  # ratio of largest to smallest value from which an axis is logarithmic
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""One for each line of a figure, besides its colour."""
 _MOST_CELLS = 40  # fields of more values are drawn as panels, not as a map
 
 
@@ -46,18 +48,59 @@ def sweep_figure(table: Table, metric: str, title: str = "") -> Figure:
     return figure
 
 
-def draw_line(axes: Axes, groups: Sequence[Group], field: str, metric: str, label: str = "") -> None:
-    """Draw means with error bars against one field: numbers to scale, words side by side."""
+def draw_line(
+    axes: Axes,
+    groups: Sequence[Group],
+    field: str,
+    metric: str,
+    label: str = "",
+    *,
+    number: int = 0,
+    factor: float = 1.0,
+    shift: float = 0.0,
+    bars: bool = True,
+    joined: bool = True,
+) -> None:
+    """Draw means with error bars against one field: numbers to scale, words side by side.
+
+    Parameters
+    ----------
+    axes : Axes
+    groups : sequence of Group
+        One for each value of the field.
+    field, metric, label : str
+        Names for the axes and the legend.
+    number : int
+        Colour and marker.
+    factor : float
+        The metric is multiplied by it: 100 for per cent.
+    shift : float
+        Numbers of the field are moved by this share of them, so that error bars lie side by side.
+    bars, joined : bool
+        Draw error bars; draw lines between numbers.
+    """
+    from xbar_core.plots._style import COLOURS
+
     kept = [group for group in groups if group.estimate.count]
-    means = [group.estimate.mean for group in kept]
-    bars = [0.0 if math.isnan(group.estimate.half) else group.estimate.half for group in kept]
+    means = [factor * group.estimate.mean for group in kept]
+    halves = [0.0 if math.isnan(group.estimate.half) else factor * group.estimate.half for group in kept]
     values = [group.values[0] if group.values else "" for group in kept]
     numeric = bool(values) and all(_is_number(value) for value in values)
-    where: list[Any] = [float(v) for v in values] if numeric else [text_of(v) for v in values]
+    where: list[Any] = [float(v) * (1 + shift) for v in values] if numeric else [text_of(v) for v in values]
     if numeric:
         order = np.argsort(where)
-        where, means, bars = ([column[k] for k in order] for column in (where, means, bars))
-    axes.errorbar(where, means, yerr=bars, fmt="o-" if numeric else "o", capsize=3, markersize=4, label=label)
+        where, means, halves = ([column[k] for k in order] for column in (where, means, halves))
+    axes.errorbar(
+        where,
+        means,
+        yerr=halves if bars else None,
+        linestyle="-" if numeric and joined else "none",
+        marker=MARKERS[number % len(MARKERS)],
+        color=COLOURS[number % len(COLOURS)],
+        capsize=3,
+        markersize=4,
+        label=label,
+    )
     if numeric and is_wide(where):
         axes.set_xscale("log")
     axes.set_xlabel(field)

@@ -136,10 +136,7 @@ class Table:
 
     def write(self, folder: Path, metric: str) -> list[Path]:
         """Write ``results.csv``, ``results.parquet`` (a row for each point) and ``summary.csv``."""
-        columns = self.columns()
-        paths = [folder / name for name in ("results.csv", "results.parquet", "summary.csv")]
-        _write_csv(paths[0], columns)
-        _write_parquet(paths[1], columns)
+        paths = [*self.write_rows(folder), folder / "summary.csv"]
         groups = self.groups(metric)
         summary: dict[str, list[Any]] = {
             name: [group.values[k] for group in groups] for k, name in enumerate(self.fields)
@@ -154,7 +151,15 @@ class Table:
             "failed": [group.failed for group in groups],
             "missing": [group.missing for group in groups],
         }
-        _write_csv(paths[2], summary)
+        write_csv(paths[2], summary)
+        return paths
+
+    def write_rows(self, folder: Path) -> list[Path]:
+        """Write ``results.csv`` and ``results.parquet``."""
+        columns = self.columns()
+        paths = [folder / name for name in ("results.csv", "results.parquet")]
+        write_csv(paths[0], columns)
+        _write_parquet(paths[1], columns)
         return paths
 
     def columns(self) -> dict[str, list[Any]]:
@@ -191,7 +196,8 @@ class Table:
         return tuple(found)
 
 
-def _write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns of equal length under their names."""
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -11,7 +11,16 @@ import numpy as np
 from xbar_core.config import Chip, preset, preset_names
 from xbar_core.lab.evaluation import deployed
 from xbar_core.lab.studies.frame import Finding, Scale, Study, Verdict, lenet, seeds, thinned, trained
-from xbar_core.lab.studies.judging import harmless, listing, lost, mean_of, percent, points_text, rows_of
+from xbar_core.lab.studies.judging import (
+    harmless,
+    listing,
+    lost,
+    mean_of,
+    more,
+    percent,
+    points_text,
+    rows_of,
+)
 from xbar_core.lab.sweep.points import Point
 from xbar_core.lab.sweep.results import Table
 from xbar_core.lab.sweep.spread import Estimate, estimate
@@ -125,7 +134,7 @@ def _figure(table: Table) -> Figure:
     from xbar_core.plots._style import COLOURS, new_figure
 
     devices = _names(table)
-    figure = new_figure(9.0, 5.6)
+    figure = new_figure(10.5, 5.6)
     for axes, part in zip(figure.subplots(2, 1, sharex=True), _PARTS, strict=True):
         known = list(_PARTS[part])
         shares = {device: _shares(table, device, part) for device in devices}
@@ -147,7 +156,7 @@ def _figure(table: Table) -> Figure:
         axes.set(ylabel=f"error of {part}\nthat goes with it [%]", ylim=(-20, 105))
         axes.set_xticks(range(len(devices)), devices, rotation=20)
         if axes.containers:
-            axes.legend(fontsize=8, ncols=len(known))
+            axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle("Which non-ideality dominates (share of the power of the error)", fontsize=10)
     return figure
 
@@ -180,8 +189,9 @@ def _dominant(table: Table, device: str, part: str) -> Finding:
         return Finding(claim, found, "undecided", "points are missing")
     first = shares[order[0]]
     second = shares[order[1]] if len(order) > 1 else dict.fromkeys(first, 0.0)
-    ahead = estimate([first[seed] - second[seed] for seed in first if seed in second])
-    most = estimate(first.values())
+    # The first is picked afterwards: the intervals hold for all of them together.
+    ahead = more(first, second, among=len(order))
+    most = more(first, dict.fromkeys(first, 0.0), among=len(order))
     if ahead.beyond_spread and most.mean - most.half >= _DOMINATES:
         return Finding(f"{device}, {part}: dominated by {order[0]}", found, "shown")
     if ahead.count >= 3 and most.mean + most.half < _DOMINATES:
@@ -203,8 +213,10 @@ def _training(table: Table, device: str) -> Finding:
         named.get(judged, "undecided"),
         {
             "reproduced": "",
-            "not reproduced": "its non-idealities together cost more than the spread",
-        }.get(judged, f"{loss.count} seeds differ by {points_text(loss)}"),
+            "not reproduced": "the whole interval is beyond that; the error of its reads is "
+            f"{_relative(_error(table, device, 'reads', _ALL))}, of its first update "
+            f"{_relative(_error(table, device, 'updates', _ALL))}",
+        }.get(judged, f"the interval over {loss.count} seeds reaches over the limit: {points_text(loss)}"),
     )
 
 
@@ -234,5 +246,6 @@ DEVICES = Study(
     figure=_figure,
     findings=_findings,
     conditions=_conditions,
-    metric="accuracy",
+    metric="error",
+    others=("accuracy", "test_loss"),
 )

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _SIZES = (16, 32, 64, 128, 256)
 _FEW_SIZES = (16, 64, 256)
 _HIGH, _LOW, _BARE = "100k-1M", "3k-10k", "3k-10k, no ends"
+_LEGEND = {
+    _HIGH: "100k-1M ohm",
+    _LOW: "3k-10k ohm",
+    _BARE: "3k-10k ohm, without source and sense resistance",
+}
 _LOW_RANGE: Mapping[str, Any] = {"device.r_min": 3e3, "device.r_max": 1e4}
 _DEVICES: Mapping[str, Mapping[str, Any]] = {
     _HIGH: {"device.r_min": 1e5, "device.r_max": 1e6},
@@ -46,17 +51,26 @@ def _points(scale: Scale) -> list[Point]:
 def _figure(table: Table) -> Figure:
     from xbar_core.plots._style import new_figure
 
-    figure = new_figure(9.0, 3.6)
+    figure = new_figure(9.6, 3.8)
     left, right = figure.subplots(1, 2)
-    for name in _DEVICES:
+    for number, name in enumerate(_DEVICES):
         for axes, part, metric in ((left, "training", "accuracy"), (right, "circuit", "distortion")):
             rows = [row for row in table.rows if row.values["part"] == part and row.values["device"] == name]
             groups = Table(rows).groups(metric, ["size"])
-            draw_line(axes, groups, "rows and columns of an array", metric, label=f"{name} ohm")
+            draw_line(
+                axes,
+                groups,
+                "rows and columns of an array",
+                metric,
+                _LEGEND[name],
+                number=number,
+                factor=100.0,
+                shift=0.06 * (number - 1),
+            )
             axes.set_xscale("log", base=2)
             axes.set_xticks(_SIZES, [str(size) for size in _SIZES])
-    left.set_ylabel("test accuracy")
-    right.set_ylabel("largest change of an entry by wires")
+    left.set_ylabel("test accuracy [%]")
+    right.set_ylabel("largest change of an entry by wires [%]")
     right.set_yscale("log")
     left.legend(fontsize=8)
     figure.suptitle("Sensitivity to the size of the arrays (figure 11)", fontsize=10)
@@ -85,9 +99,9 @@ def _findings(table: Table) -> list[Finding]:
     high = lost(table, of(_HIGH, least), of(_HIGH, most))
     slower = lost(table, of(_HIGH, most), of(_HIGH, least), "test_loss")
     slight: Verdict = "undecided"
-    if high.beyond_spread:
-        slight = "reproduced" if 0 < high.mean < _SLIGHT else "not reproduced"
-    elif high.count >= 3 and high.mean + high.half < _VISIBLE:
+    if high.beyond_spread and high.low > 0 and high.high < _SLIGHT:
+        slight = "reproduced"
+    elif high.count >= 3 and (high.high < _VISIBLE or high.low > _SLIGHT):
         slight = "not reproduced"
     findings = [
         compared(
@@ -95,8 +109,9 @@ def _findings(table: Table) -> list[Finding]:
             f"{accuracies(_HIGH)}; lost {points_text(high)} from {least} to {most}, and the test loss "
             f"rose by {slower.mean:.3f} ± {slower.half:.3f}",
             slight,
-            f"wires and ends change the largest entry by {wires(_HIGH)}, but training through the arrays "
-            "learns around most of it",
+            f"the interval is {'above a slight drop' if high.low > _SLIGHT else 'below a visible drop'}; "
+            "wires "
+            f"and ends change the largest entry by {wires(_HIGH)}",
             high.count,
         )
     ]
@@ -108,7 +123,7 @@ def _findings(table: Table) -> list[Finding]:
             "The effect is very prominent where devices come near the wires' resistance (3k-10k ohm)",
             f"{accuracies(_LOW)}; against 100k-1M ohm at the same size lost {points_text(small)} at {least} "
             f"and {points_text(large)} at {most}",
-            "reproduced" if set(both) == {"reproduced"} else both[1],
+            _worst(both),
             f"wires and ends change the largest entry by {wires(_LOW)}, without ends by {wires(_BARE)}",
         )
     )
@@ -126,11 +141,19 @@ def _findings(table: Table) -> list[Finding]:
     return findings
 
 
+def _worst(verdicts: tuple[Verdict, ...]) -> Verdict:
+    """Return the verdict on a claim that must hold in every case."""
+    if "not reproduced" in verdicts:
+        return "not reproduced"
+    return "reproduced" if set(verdicts) == {"reproduced"} else "undecided"
+
+
 def _conditions(scale: Scale) -> str:
     return (
         f"{lenet(scale)[2]} Chip txsim with square arrays (exact circuit); no ends: without source and sense "
         "resistance. LeNet-5's largest matrix is 256 x 120, so larger arrays stay partly empty. Prominent "
-        f"means at least {100 * _PROMINENT:g} points. The right panel is of single random arrays."
+        f"means at least {100 * _PROMINENT:g} points, slightly a drop whose interval lies above 0 and below "
+        f"{100 * _SLIGHT:g} points. The right panel is of single random arrays."
     )
 
 
@@ -141,4 +164,5 @@ FIG11 = Study(
     figure=_figure,
     findings=_findings,
     conditions=_conditions,
+    others=("test_loss", "distortion"),
 )

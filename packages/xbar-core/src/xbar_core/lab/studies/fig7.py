@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from xbar_core.config import Chip, preset
 from xbar_core.lab.studies.frame import Finding, Scale, Study, Verdict, seeds, thinned, trained
-from xbar_core.lab.studies.judging import rows_of
+from xbar_core.lab.studies.judging import compared, rows_of
 from xbar_core.lab.sweep.points import Point
-from xbar_core.lab.sweep.results import Table
+from xbar_core.lab.sweep.results import Row, Table
 from xbar_core.lab.sweep.spread import Estimate, estimate
 from xbar_core.lab.trainer import Recipe
 
@@ -25,18 +26,28 @@ _PAPER = {
     "vgg16": "cifar10",
     "resnet20": "cifar10",
     "resnet56": "cifar100",
+    "resnet18": "tiny-imagenet",
 }
 
 
 def _settings() -> dict[str, Chip | None]:
     exact, eight = preset("txsim"), preset("txsim-8bit")
     aam = {"kind": "aam", "order": 1}
+
+    def kept(period: int, reuse: str) -> Chip:
+        return exact.with_("circuit", {"kind": "interpolated", "period": period, "reuse": reuse})
+
     return {
         "native": None,
         "ideal": preset("ideal"),
+        "AAM 0": exact.with_("circuit", {"kind": "aam", "order": 0}),
         "AAM 1": exact.with_("circuit", aam),
         "AAM 1, 8 bits": eight.with_("circuit", aam),
-        "interpolated, L = 10": exact.with_("circuit", {"kind": "interpolated", "period": 10}),
+        "AAM 2": exact.with_("circuit", {"kind": "aam", "order": 2}),
+        "distortion, L = 10": kept(10, "distortion"),
+        "anchored, L = 1": kept(1, "anchored"),
+        "anchored, L = 10": kept(10, "anchored"),
+        "anchored, L = 100": kept(100, "anchored"),
         "FCM": exact,
         "FCM, 8 bits": eight,
         "FCM, 16-bit words": preset("txsim-16bit"),
@@ -65,14 +76,16 @@ def _points(scale: Scale) -> list[Point]:
     ]
 
 
+def _epoch(row: Row, metric: str) -> float:
+    """Return the shortest epoch but the first, which compiles and fills caches."""
+    return min(row.series(metric)[1:], default=math.nan)
+
+
 def _best(table: Table, network: str, setting: str) -> dict[Any, float]:
-    """Return the shortest epoch of each repeat; the first one compiles and fills caches."""
-    found = {}
-    for row in rows_of(table, {"network": network, "setting": setting}):
-        times = row.series("epoch_seconds")
-        if len(times) > 1:
-            found[row.values["seed"]] = min(times[1:])
-    return found
+    """Return the seconds of an epoch of each repeat."""
+    rows = rows_of(table, {"network": network, "setting": setting})
+    found = {row.values["seed"]: _epoch(row, "epoch_seconds") for row in rows}
+    return {seed: seconds for seed, seconds in found.items() if not math.isnan(seconds)}
 
 
 def _ratio(table: Table, network: str, setting: str) -> Estimate:
@@ -89,9 +102,9 @@ def _figure(table: Table) -> Figure:
     from xbar_core.plots._style import COLOURS, new_figure
 
     networks, settings = _names(table, "network"), _names(table, "setting")[1:]
-    figure = new_figure(max(6.5, 3.6 + 1.6 * len(networks)), 3.8)
+    figure = new_figure(4.0 + 3.0 * len(networks), 4.2)
     axes = figure.subplots()
-    width = 0.8 / max(len(settings), 1)
+    width = 0.86 / max(len(settings), 1)
     for number, setting in enumerate(settings):
         ratios = [_ratio(table, network, setting) for network in networks]
         axes.bar(
@@ -101,52 +114,62 @@ def _figure(table: Table) -> Figure:
             yerr=[0.0 if ratio.count < 2 else ratio.half for ratio in ratios],
             label=setting,
             color=COLOURS[number % len(COLOURS)],
-            hatch="//" if number >= len(COLOURS) else "",
+            hatch=("", "//", "..")[number // len(COLOURS) % 3],
+            edgecolor="white",
         )
-    axes.axhline(_CLAIM, color="black", linestyle="--", linewidth=1)
-    axes.text(-0.45, _CLAIM * 1.03, "the paper's 14 times", fontsize=8)
+    axes.axhline(_CLAIM, color="black", linestyle="--", linewidth=1, label="the paper's 14 times")
     axes.set_xticks(range(len(networks)), networks)
     axes.set(ylabel="training time / native time")
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
+    axes.set_ylim(top=max(axes.get_ylim()[1], 1.5 * _CLAIM))
     figure.legend(fontsize=8, loc="outside right center")
     figure.suptitle("Time of training (figure 7)", fontsize=10)
     return figure
 
 
 def _findings(table: Table) -> list[Finding]:
-    findings = []
-    for network in _names(table, "network"):
-        settings = _names(table, "setting")[1:]
-        ratios = {setting: _ratio(table, network, setting) for setting in settings}
-        known = {setting: ratio for setting, ratio in ratios.items() if ratio.count}
-        native = estimate(list(_best(table, network, "native").values()))
-        told = "; ".join(
-            f"{setting}: {ratio.mean:.2f}" + (f" ± {ratio.half:.2f}" if ratio.count > 1 else "")
-            for setting, ratio in known.items()
-        )
-        exact = [ratio for setting, ratio in known.items() if setting.startswith("FCM")]
-        verdict: Verdict = "undecided"
-        if exact and min(ratio.count for ratio in exact) >= 3:
-            verdict = "reproduced" if max(ratio.mean for ratio in exact) <= _CLAIM else "not reproduced"
-        reason = ""
-        if verdict == "not reproduced":
-            reason = (
-                "the exact circuit after every update costs the same for any batch, and an epoch of "
-                f"native training takes {native.mean:.2f} s here; the paper used its faster models and "
-                "another machine"
-            )
-        elif verdict == "undecided":
-            reason = "fewer than three repeats"
-        findings.append(
-            Finding(
-                f"Training {network} with the exact circuit takes no more than 14 times native training",
-                f"times native: {told}" if told else "no result",
-                verdict,
-                reason,
-            )
-        )
-    return findings
+    present = _names(table, "network")
+    findings = [_times(table, network) for network in present]
+    absent = [network for network in _PAPER if network not in present]
+    if absent:
+        claim = f"Training {', '.join(absent)} takes no more than 14 times native training"
+        reason = "hours without a GPU: they need the scale `paper`"
+        findings.append(Finding(claim, "not run at this scale", "undecided", reason))
+    claim = "TxSim is 108 times as fast as CrossSim"
+    reason = "CrossSim is not run here, and the paper gives neither its version nor the settings of either "
+    "simulator"
+    return [*findings, Finding(claim, "not measured", "undecided", reason)]
+
+
+def _times(table: Table, network: str) -> Finding:
+    settings = _names(table, "setting")[1:]
+    ratios = {setting: _ratio(table, network, setting) for setting in settings}
+    known = {setting: ratio for setting, ratio in ratios.items() if ratio.count}
+    native = estimate(_best(table, network, "native").values())
+    told = "; ".join(
+        f"{setting}: {ratio.mean:.2f}" + (f" ± {ratio.half:.2f}" if ratio.count > 1 else "")
+        for setting, ratio in known.items()
+    )
+    exact = {setting: ratio for setting, ratio in known.items() if setting.startswith("FCM")}
+    repeats = min((ratio.count for ratio in exact.values()), default=0)
+    slow = [setting for setting, ratio in exact.items() if ratio.low > _CLAIM]
+    verdict: Verdict = "undecided"
+    if repeats >= 3 and slow:
+        verdict = "not reproduced"
+    elif repeats >= 3 and all(ratio.high <= _CLAIM for ratio in exact.values()):
+        verdict = "reproduced"
+    faster = [setting for setting, ratio in known.items() if setting not in exact and ratio.high <= _CLAIM]
+    return compared(
+        f"Training {network} with the exact circuit takes no more than 14 times native training",
+        f"times native: {told}" if told else "no result",
+        verdict,
+        f"the whole interval of {', '.join(slow)} is above; within 14 times are "
+        f"{', '.join(faster) or 'none'}. "
+        f"An epoch of native training takes {native.mean:.2f} s on this machine; the paper's is a GPU",
+        repeats,
+        "an interval reaches over 14 times",
+    )
 
 
 def _conditions(scale: Scale) -> str:
@@ -158,8 +181,7 @@ def _conditions(scale: Scale) -> str:
         return "Two steps an epoch: a check that the study runs, no result."
     return (
         "Digits (1442 training images) in batches of 128; the shorter of two epochs after a first one "
-        "that compiles. One point at a time with all cores. The 108 times against CrossSim are not "
-        "measured here."
+        "that compiles. One point at a time with all cores; the settings of a seed run one after the other."
     )
 
 
@@ -170,6 +192,7 @@ FIG7 = Study(
     figure=_figure,
     findings=_findings,
     conditions=_conditions,
-    metric="seconds",
+    metric="epoch_seconds",
+    measure=_epoch,
     timing=True,
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from xbar_core.config import Chip, preset
 from xbar_core.lab.studies.frame import Finding, Scale, Study, lenet, seeds, trained
-from xbar_core.lab.studies.judging import compared, harmless, lost, mean_of, percent, points_text
+from xbar_core.lab.studies.judging import alike, compared, harmless, lost, mean_of, percent, points_text
 from xbar_core.lab.sweep.points import Point
 from xbar_core.lab.sweep.results import Table
 from xbar_core.lab.trainer import Recipe
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _ALEXNET = Recipe("alexnet", epochs=60, batch=128, rate=0.02, weight_decay=5e-4, augment="crop-flip")
 _SMALL_LOSS = 0.03  # the least degradation that the paper reports for larger networks
+_CLAIM = "loses less to non-idealities than the larger networks (3 to 36.4 points)"
+_SAME = 0.01  # a share of the test samples
 
 
 def systems() -> dict[str, Chip | None]:
@@ -80,28 +82,27 @@ def curves_figure(table: Table, title: str) -> Figure:
 
 
 def _findings(table: Table) -> list[Finding]:
-    findings = []
-    for network in dict.fromkeys(row.values["network"] for row in table.rows):
-        pairs = [("Cross-Ideal", "Cross-NI", "32 bits")]
-        if network == "LeNet-5":
-            pairs.append(("Cross-Ideal, 16 bits", "Cross-NI, 16 bits", "16 bits"))
-        for ideal, real, bits in pairs:
-            first = {"network": network, "system": ideal}
-            second = {"network": network, "system": real}
-            loss = lost(table, first, second)
-            findings.append(
-                compared(
-                    f"{network} with {bits} loses less to non-idealities than the larger networks (3 to "
-                    "36.4 points)",
-                    f"{percent(mean_of(table, first))} ideal, {percent(mean_of(table, second))} non-ideal, "
-                    f"lost {points_text(loss)}",
-                    harmless(loss, _SMALL_LOSS),
-                    "non-idealities of the preset cost this network more than they cost the paper's",
-                    loss.count,
-                )
-            )
-    native = {"network": "LeNet-5", "system": "native"}
-    perfect = {"network": "LeNet-5", "system": "Cross-Ideal"}
+    findings = [
+        _loss(table, "LeNet-5", "Cross-Ideal", "Cross-NI", " with 32 bits"),
+        _loss(table, "LeNet-5", "Cross-Ideal, 16 bits", "Cross-NI, 16 bits", " with 16 bits"),
+    ]
+    if any(row.values["network"] == "AlexNet" for row in table.rows):
+        findings.append(_loss(table, "AlexNet", "Cross-Ideal", "Cross-NI"))
+    else:
+        reason = "AlexNet (23 million weights) needs the scale `paper`"
+        claim = f"AlexNet {_CLAIM}"
+        findings.append(Finding(claim, "not run at this scale", "undecided", reason))
+    for system in ("Cross-Ideal", "Cross-NI"):
+        first, second = _of("LeNet-5", system), _of("LeNet-5", f"{system}, 16 bits")
+        loss = lost(table, first, second)
+        claim = f"{system} trains with 16 bits as with 32 (the paper shows the curves; within 1 point: ours)"
+        found = (
+            f"{percent(mean_of(table, first))} with 32 bits, {percent(mean_of(table, second))} with 16, "
+            f"lost {points_text(loss)}"
+        )
+        differs = "nothing but the words differs between the two"
+        findings.append(compared(claim, found, alike(loss, _SAME), differs, loss.count))
+    native, perfect = _of("LeNet-5", "native"), _of("LeNet-5", "Cross-Ideal")
     loss = lost(table, native, perfect)
     findings.append(
         compared(
@@ -109,18 +110,41 @@ def _findings(table: Table) -> list[Finding]:
             f"{percent(mean_of(table, native))} native, {percent(mean_of(table, perfect))} Cross-Ideal, lost "
             f"{points_text(loss)}",
             harmless(loss, 0.005),
-            "weights that outgrow the range of the devices saturate",
+            f"weights beyond the range of the devices are clipped: {_saturated(table, perfect)} writes a run",
             loss.count,
         )
     )
     return findings
 
 
+def _of(network: str, system: str) -> dict[str, str]:
+    return {"network": network, "system": system}
+
+
+def _saturated(table: Table, case: dict[str, str]) -> str:
+    return f"{mean_of(table, case, 'saturated').mean:.0f}"
+
+
+def _loss(table: Table, network: str, ideal: str, real: str, words: str = "") -> Finding:
+    first, second = _of(network, ideal), _of(network, real)
+    loss = lost(table, first, second)
+    plain = lost(table, _of(network, "native"), first)
+    return compared(
+        f"{network}{words} {_CLAIM}",
+        f"{percent(mean_of(table, first))} ideal, {percent(mean_of(table, second))} non-ideal, "
+        f"lost {points_text(loss)}",
+        harmless(loss, _SMALL_LOSS),
+        f"the ideal chip lost {points_text(plain)} to native training, so the non-idealities do it; which "
+        "one is not shown here",
+        loss.count,
+    )
+
+
 def _conditions(scale: Scale) -> str:
     told = lenet(scale)[2]
     if scale == "paper":
         return f"{told} AlexNet on CIFAR-10, 60 epochs of batches of 128, rate 0.02."
-    return f"{told} AlexNet (23 million weights) is left to the scale `paper`."
+    return f"{told} AlexNet is left to the scale `paper`."
 
 
 FIG8 = Study(
@@ -130,4 +154,6 @@ FIG8 = Study(
     figure=_figure,
     findings=_findings,
     conditions=_conditions,
+    others=("test_loss",),
+    curve="accuracies",
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from xbar_core.lab.studies.frame import Finding, Verdict
@@ -10,7 +12,7 @@ from xbar_core.lab.sweep.results import Row, Table
 from xbar_core.lab.sweep.spread import LEVEL, Estimate, estimate
 
 Labels = Mapping[str, Any]
-_ONE_POINT = 0.01
+_REPEATS = 3  # the least that show a spread
 
 
 def rows_of(table: Table, labels: Labels) -> list[Row]:
@@ -28,15 +30,26 @@ def lost(
 ) -> Estimate:
     """Return metric(reference) - metric(case) over pairs of the same seed; positive is a loss.
 
-    Where the largest of several differences is picked, `among` says how many: the interval is wide
-    enough to hold for all of them together (Bonferroni).
+    Where one of several differences is picked, or any of them would be a finding, `among` says how many:
+    the interval is wide enough to hold for all of them together (Bonferroni).
     """
+    return estimate(losses(table, reference, case, metric).values(), 1 - (1 - LEVEL) / among)
+
+
+def losses(table: Table, reference: Labels, case: Labels, metric: str = "accuracy") -> dict[Any, float]:
+    """Return metric(reference) - metric(case) by seed."""
     base = {row.values.get("seed"): row.metric(metric) for row in rows_of(table, reference)}
-    found = [
-        base[row.values.get("seed")] - row.metric(metric)
+    found = {
+        row.values.get("seed"): base[row.values.get("seed")] - row.metric(metric)
         for row in rows_of(table, case)
         if row.values.get("seed") in base
-    ]
+    }
+    return {seed: loss for seed, loss in found.items() if not math.isnan(loss)}
+
+
+def more(first: Mapping[Any, float], second: Mapping[Any, float], *, among: int = 1) -> Estimate:
+    """Return first - second over the seeds that both have; `among` as `lost` takes it."""
+    found = [first[seed] - second[seed] for seed in first if seed in second]
     return estimate(found, 1 - (1 - LEVEL) / among)
 
 
@@ -59,27 +72,44 @@ def points_text(value: Estimate) -> str:
 def harmless(loss: Estimate, at_most: float) -> Verdict:
     """Judge the claim that something costs at most `at_most` (a share).
 
-    Reproduced where the mean is within the limit and the interval goes at most one point beyond it; not
-    reproduced where the mean is beyond the limit by more than the interval.
+    Reproduced where the whole interval is within the limit, not reproduced where all of it is beyond.
     """
-    if loss.count < 3:
+    if loss.count < _REPEATS:
         return "undecided"
-    if loss.mean - loss.half > at_most:
+    if loss.low > at_most:
         return "not reproduced"
-    within = loss.mean <= at_most and loss.mean + loss.half <= at_most + _ONE_POINT
-    return "reproduced" if within else "undecided"
+    return "reproduced" if loss.high <= at_most else "undecided"
+
+
+def alike(difference: Estimate, at_most: float) -> Verdict:
+    """Judge the claim that two things differ by at most `at_most`, in either direction."""
+    verdicts = {harmless(difference, at_most), harmless(mirrored(difference), at_most)}
+    if "not reproduced" in verdicts:
+        return "not reproduced"
+    return "reproduced" if verdicts == {"reproduced"} else "undecided"
+
+
+def mirrored(difference: Estimate) -> Estimate:
+    """Return the difference taken the other way round."""
+    return replace(difference, mean=-difference.mean)
 
 
 def harmful(loss: Estimate, at_least: float) -> Verdict:
-    """Judge the claim that something costs `at_least` (a share) or more, by more than the spread."""
-    if loss.count < 3:
+    """Judge the claim that something costs `at_least` (a share) or more.
+
+    Reproduced where the mean is that large and beyond the spread, not reproduced where the whole interval
+    is below.
+    """
+    if loss.count < _REPEATS:
         return "undecided"
-    if loss.mean >= at_least and loss.beyond_spread:
+    if loss.mean >= at_least and loss.low > 0:
         return "reproduced"
-    return "not reproduced" if loss.mean + loss.half < at_least else "undecided"
+    return "not reproduced" if loss.high < at_least else "undecided"
 
 
-def compared(claim: str, found: str, verdict: Verdict, differs: str, repeats: int) -> Finding:
+def compared(
+    claim: str, found: str, verdict: Verdict, differs: str, repeats: int, unsure: str = ""
+) -> Finding:
     """Return a finding with the reason that fits its verdict.
 
     Parameters
@@ -90,14 +120,16 @@ def compared(claim: str, found: str, verdict: Verdict, differs: str, repeats: in
         Why it differs, where it does.
     repeats : int
         Seeds that the numbers rest on.
+    unsure : str
+        Why it cannot be decided, where it cannot; the spread unless given.
     """
     if verdict == "reproduced":
         return Finding(claim, found, verdict)
-    if repeats < 3:
+    if repeats < _REPEATS:
         return Finding(claim, found, verdict, f"only {repeats} of at least three repeats have a result")
     if verdict == "undecided":
         return Finding(
-            claim, found, verdict, f"the spread over {repeats} seeds is too wide to tell. {differs}"
+            claim, found, verdict, unsure or f"the spread over {repeats} seeds is too wide to tell"
         )
     return Finding(claim, found, verdict, differs)
 

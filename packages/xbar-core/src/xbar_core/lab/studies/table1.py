@@ -167,8 +167,8 @@ def _conditions(scale: Scale) -> str:
     size = "32 digits, one epoch" if scale == "smoke" else "640 digits, three epochs"
     longer = "" if scale == "smoke" else "; networks on all digits, five epochs"
     return (
-        f"LeNet-5 on {size}{longer}. Shown means that a run of this study shows it: each non-ideality alone, on an "
-        "otherwise ideal chip, changes training; each network trains on the chip txsim; each data set is "
+        f"LeNet-5 on {size}{longer}. Shown means that a run of this study shows it: each non-ideality "
+        "alone, on an otherwise ideal chip, changes training; each network trains on the chip txsim; each data set is "
         "read from its original files where they are here. The tests of the repository check the physics "
         "of each."
     )

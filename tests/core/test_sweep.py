@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -302,6 +303,58 @@ def _table(fields: dict[str, list[object]]) -> Table:
             values = {name: column[k] for name, column in fields.items()} | {"seed": seed}
             rows.append(Row(values, Result("", "done", {"accuracy": 0.1 * k + 0.01 * seed})))
     return Table(rows)
+
+
+def test_points_that_mean_the_same_are_no_repeats() -> None:
+    """One result behind several rows counts once: it shows no spread."""
+    same = Result("one", "done", {"accuracy": 0.9})
+    rows = [Row({"preset": "native", "v": v, "seed": 0}, same) for v in (0.1, 1.0)]
+    rows += [
+        Row({"preset": "ideal", "v": v, "seed": 0}, Result(f"{v}", "done", {"accuracy": v}))
+        for v in (0.1, 1.0)
+    ]
+    native, ideal = Table(rows).groups("accuracy", ["preset"])
+    assert (native.estimate.count, ideal.estimate.count) == (1, 2)
+    assert [group.estimate.count for group in Table(rows).groups("accuracy")] == [1, 1, 1, 1]
+
+
+def test_error_bars_are_of_repeats_only() -> None:
+    """A panel for one of three fields has no bars: its spread is the other fields'. Drawn points: no line."""
+    pytest.importorskip("matplotlib")
+    grid = {"rate": [1, 1, 1, 1, 2, 2, 2, 2], "epochs": [1, 1, 2, 2] * 2, "batch": [1, 2] * 4}
+    for axes in sweep_figure(_table(grid), "accuracy").axes:
+        assert not axes.containers[0].has_yerr
+        assert axes.containers[0][0].get_linestyle() == "-"
+    drawn = {"rate": [0.3, 0.1, 0.2], "epochs": [3, 1, 2.5]}
+    for axes in [a for a in sweep_figure(_table(drawn), "accuracy").axes if a.get_visible()]:
+        assert axes.containers[0].has_yerr
+        assert axes.containers[0][0].get_linestyle() == "None"
+
+
+def test_bars_of_a_terminal() -> None:
+    """A bar counts all points, one follows each worker; what fails and what waits is printed."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from xbar_core.cli._sweep_screen import _Bars
+
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200)
+    progress = Progress(console=console, auto_refresh=False)
+    bars = _Bars(progress, "points")
+    bars(Event("plan", kept=1, left=2))
+    bars(Event("waiting", text="no workers yet"))
+    bars(Event("start", "k=0", "host:1"))
+    bars(Event("progress", "k=0", "host:1", 0.5, "half"))
+    assert [task.completed for task in progress.tasks] == [0, 50]
+    bars(Event("done", "k=0", "host:1", 1.0))
+    bars(Event("lost", "k=1", "host:1", text="its worker died"))
+    bars(Event("start", "k=1", "host:2"))
+    bars(Event("failed", "k=1", "host:2", 1.0, "ValueError: no"))
+    whole, first, second = progress.tasks
+    assert (whole.completed, whole.total, whole.fields["note"]) == (2, 2, "1 failed")
+    assert (first.completed, second.completed) == (100, 100)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(text in said for text in ("no workers yet", "its worker died", "failed: k=1: ValueError: no"))
 
 
 def test_figures() -> None:

@@ -276,3 +276,17 @@ def test_points_name_their_fault() -> None:
     """An impossible chip in the middle of a grid is named by its values."""
     with pytest.raises(ConfigError, match=r"point device.r_min=20000000.0"):
         Plan((parse_field("device.r_min=1e5,2e7"),)).points()
+
+
+@pytest.mark.parametrize("design", ["random", "latin"])
+def test_whole_fields_are_drawn_whole(design: str) -> None:
+    """A span of whole numbers draws whole ones, both ends included, for fields that take no others."""
+    fields = ("epochs=lin(1,3)", "array.rows+array.cols=log(16,256)", "update.v_up=lin(0,1)")
+    points = Plan(tuple(parse_field(f) for f in fields), design=design, samples=60).points()
+    epochs = [point.setup.recipe.epochs for point in points]  # type: ignore[union-attr]
+    assert set(epochs) == {1, 2, 3}
+    assert min(epochs.count(k) for k in (1, 2, 3)) >= 10
+    rows = [point.values["array.rows"] for point in points]
+    assert all(isinstance(row, int) and 16 <= row <= 256 for row in rows)
+    assert sum(row < 64 for row in rows) > 20  # half of them: equal ratios
+    assert not all(float(point.values["update.v_up"]).is_integer() for point in points)

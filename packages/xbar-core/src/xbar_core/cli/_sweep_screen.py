@@ -50,6 +50,8 @@ class _Lines:
             self._count += 1
             what = event.text if event.kind == "done" else f"failed: {event.text}"
             say(f"[{self._count}/{self._total}] {event.label}: {what} ({event.worker})")
+        elif event.kind == "waiting":
+            say(event.text)
         elif event.kind == "lost":
             say(f"{event.label}: {event.text}")
 
@@ -77,6 +79,8 @@ class _Bars:
                 self._progress.update(row, completed=100, note=f"{event.kind}: {event.label}"[:_WIDTH])
             if event.kind == "failed":
                 self._progress.console.print(f"failed: {event.label}: {event.text}", markup=False)
+        elif event.kind == "waiting":
+            self._progress.console.print(event.text, markup=False)
         elif event.kind == "lost":
             self._progress.console.print(f"{event.label}: {event.text}", markup=False)
         else:

@@ -81,6 +81,8 @@ def on_cluster(
 
     end = None if limit is None else time.monotonic() + limit
     with _client(distributed, len(points), workers, scheduler) as client:
+        if scheduler is not None and not client.scheduler_info()["workers"]:
+            tell(Event("waiting", text=f"{scheduler} has no workers yet; start some with 'dask worker'"))
         client.register_plugin(_one_point(distributed), name="xbar-sweep")
         client.subscribe_topic(topic, heard)
         futures = {

@@ -19,9 +19,9 @@ class Event:
 
     Attributes
     ----------
-    kind : {"plan", "start", "progress", "done", "failed", "lost"}
-        ``plan`` comes first, with the numbers of points in `kept` and `left`; ``lost`` is a worker that
-        died: its point goes to another one.
+    kind : {"plan", "waiting", "start", "progress", "done", "failed", "lost"}
+        ``plan`` comes first, with the numbers of points in `kept` and `left`; ``waiting`` is a scheduler
+        that has no workers yet; ``lost`` is a worker that died: its point goes to another one.
     label : str
         The point's values.
     worker : str
@@ -34,7 +34,7 @@ class Event:
         Points that have a result already, and that have none.
     """
 
-    kind: Literal["plan", "start", "progress", "done", "failed", "lost"]
+    kind: Literal["plan", "waiting", "start", "progress", "done", "failed", "lost"]
     label: str = ""
     worker: str = ""
     share: float = 0.0

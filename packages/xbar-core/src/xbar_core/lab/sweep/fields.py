@@ -30,14 +30,22 @@ class Span:
         Its ends, both included.
     log : bool
         Equal ratios instead of equal steps.
+    whole : bool
+        Whole numbers only, both ends included: the field takes no others.
     """
 
     low: float
     high: float
     log: bool = False
+    whole: bool = False
 
     def at(self, share: float) -> float:
         """Return the value at a share (0 to 1) of the way from `low` to `high`."""
+        if self.whole:
+            # Every whole number gets the part of the range that rounds to it.
+            low, high = self.low - 0.5, self.high + 0.5
+            value = low * (high / low) ** share if self.log else low + (high - low) * share
+            return int(min(max(round(value), self.low), self.high))
         if self.log:
             return float(self.low * (self.high / self.low) ** share)
         return float(self.low + (self.high - self.low) * share)

@@ -25,7 +25,9 @@ _MOST_CELLS = 40  # fields of more values are drawn as panels, not as a map
 def sweep_figure(table: Table, metric: str, title: str = "") -> Figure:
     """Return the figure that fits the number of fields that vary.
 
-    Error bars are the confidence intervals of the means over repeats.
+    Error bars are the confidence intervals of the means over repeats. Where a panel shows one of several
+    fields, the means are over the others, too, and have no bars: their spread is not that of repeats. Points
+    of a design that draws are not joined.
     """
     from xbar_core.plots._style import new_figure
 
@@ -42,8 +44,12 @@ def sweep_figure(table: Table, metric: str, title: str = "") -> Figure:
         panels = np.ravel(figure.subplots(math.ceil(count / wide), wide, squeeze=False))
         for axes in panels[count:]:
             axes.set_visible(False)
+        alone = len(fields) < 2
         for axes, name in zip(panels, fields or ("",), strict=False):
-            draw_line(axes, table.groups(metric, [name] if name else []), name, metric)
+            groups = table.groups(metric, [name] if name else [])
+            # A value for each setting: drawn at random, or every field follows one.
+            drawn = not alone and len(groups) == len(table.groups(metric))
+            draw_line(axes, groups, name, metric, bars=alone or drawn, joined=not drawn)
     figure.suptitle(title, fontsize=10)
     return figure
 

@@ -11,8 +11,8 @@ from xbar_core._checks import check_integer, nearest
 from xbar_core.config.loading import read_toml
 from xbar_core.errors import ConfigError
 from xbar_core.lab.sweep.design import assignments
-from xbar_core.lab.sweep.fields import Field, field_of
-from xbar_core.lab.sweep.points import Base, Point, labelled, make_point
+from xbar_core.lab.sweep.fields import Field, Span, field_of
+from xbar_core.lab.sweep.points import Base, Point, labelled, make_point, takes_whole_numbers
 from xbar_core.lab.sweep.tasks import find_task
 from xbar_core.lab.trainer import Recipe
 
@@ -35,6 +35,7 @@ class Plan:
         Seed of those draws.
     chips : int or None
         Monte-Carlo: every setting on this many chips, seeds 0 to chips - 1; the training keeps its seed.
+        With several seeds, too, each of them meets the same chips; intervals are over all these repeats.
     listed : tuple of dict
         Points given one by one, values by path; each is combined with all `fields`.
     data_folder : str or None
@@ -74,7 +75,7 @@ class Plan:
             Recipe(),
             self.data_folder,
         )
-        fields = list(self.fields)
+        fields = [_whole(field) for field in self.fields]
         if self.chips is not None:
             count = check_integer("chips", self.chips, minimum=1, maximum=100_000)
             fields.append(Field(("chip.seed",), tuple(range(count))))
@@ -142,6 +143,16 @@ def _flat(table: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
         else:
             found.append((f"{before}{key}", value))
     return found
+
+
+def _whole(field: Field) -> Field:
+    """Return the field with a span of whole numbers where it takes no others and both ends are whole."""
+    span = field.values
+    if not isinstance(span, Span) or not any(takes_whole_numbers(path) for path in field.paths):
+        return field
+    if not (float(span.low).is_integer() and float(span.high).is_integer()):
+        return field
+    return replace(field, values=replace(span, whole=True))
 
 
 def _point(base: Base, values: dict[str, Any]) -> Point:

@@ -190,14 +190,30 @@ def _refuse_training(task: Task, names: set[str], values: Mapping[str, Any]) -> 
             raise ConfigError(f"{path}: task {task.name!r} does not train, so it means nothing; leave it out")
 
 
-def _chip_paths(model: Any, before: str = "") -> Iterator[str]:
+def _chip_paths(model: Any) -> Iterator[str]:
     """Yield every dotted path of a tree of dataclasses."""
+    for path, _ in _chip_fields(model):
+        yield path
+
+
+def _chip_fields(model: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every dotted path of a tree of dataclasses with its type."""
     for name, hint in hints(model).items():
         path = f"{before}{name}"
-        yield path
         inner, tagged = split_hint(hint)
+        yield path, inner
         for part in tagged.models.values() if tagged is not None else [inner]:
             if is_dataclass(part):
-                yield from _chip_paths(part, f"{path}.")
+                yield from _chip_fields(part, f"{path}.")
         if tagged is not None:
-            yield f"{path}.{tagged.tag}"
+            yield f"{path}.{tagged.tag}", str
+
+
+def takes_whole_numbers(path: str) -> bool:
+    """Whether a field of the chip or the recipe, or ``limit``, takes whole numbers only."""
+    recipe = hints(Recipe)
+    name = path.removeprefix(_TRAIN)
+    if name in recipe:
+        return bool(split_hint(recipe[name])[0] is int)
+    found = [hint for known, hint in _chip_fields(Chip) if known == path.removeprefix(_CHIP)]
+    return path == _LIMIT or (bool(found) and all(hint is int for hint in found))

@@ -114,7 +114,11 @@ class Table:
         return wanted
 
     def groups(self, metric: str, fields: Sequence[str] | None = None, level: float = LEVEL) -> list[Group]:
-        """Return one group for each combination of `fields` (default: all that vary), in order."""
+        """Return one group for each combination of `fields` (default: all that vary), in order.
+
+        Points that mean the same have one result and count once in a group, such as the chip values of
+        native training.
+        """
         names = self.fields if fields is None else fields
         gathered: dict[str, list[Row]] = {}
         for row in self.rows:
@@ -122,7 +126,7 @@ class Table:
                 row
             )
         found = []
-        for rows in gathered.values():
+        for rows in map(_distinct, gathered.values()):
             failed = sum(row.result is not None and row.result.status == "failed" for row in rows)
             found.append(
                 Group(
@@ -194,6 +198,18 @@ class Table:
             if path not in SEEDS and len(set(column)) > 1 and column not in found.values():
                 found[path] = column
         return tuple(found)
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without those that have the result of an earlier one."""
+    seen: set[str] = set()
+    found = []
+    for row in rows:
+        key = "" if row.result is None else row.result.key
+        if not key or key not in seen:
+            found.append(row)
+        seen.add(key)
+    return found
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:

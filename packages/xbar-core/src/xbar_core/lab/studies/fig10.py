@@ -164,8 +164,7 @@ def _of_v(table: Table, case: str) -> list[Finding]:
     halves = ", and the two halves of a pair are off in opposite directions" if pair else ""
     bend = (
         f"{series}. A step on a device is at most {_bend(0.5):.0%} off at v = 0.5 and {_bend(1.0):.0%} at v "
-        "= "
-        f"1 (at an end of its range){halves}."
+        f"= 1 (at an end of its range){halves}."
     )
     findings = [
         Finding(claim, found, "undecided", dead)
@@ -272,15 +271,12 @@ def _conditions(scale: Scale) -> str:
     return (
         f"{lenet(scale)[2]} Chip txsim (AAM of order 1); gamma 5 while v varies, v 0.01 while gamma varies. "
         "Law txsim draws the same noise before and after the rate. Native scale: steps are scaled with a "
-        "weight "
-        f"of {_NATIVE_MAX:g}, the largest of native training, for all layers; the paper has one for each. "
-        f"Almost nothing means at most {100 * _ALMOST_NONE:g} points against v = 0.01, nearly harmless at "
-        "most "
-        f"{100 * _NEARLY:g} against native, about ten from {100 * _ABOUT_TEN[0]:g} to "
+        f"weight of {_NATIVE_MAX:g}, the largest of native training, for all layers; the paper has one for "
+        f"each. Almost nothing means at most {100 * _ALMOST_NONE:g} points against v = 0.01, nearly "
+        f"harmless at most {100 * _NEARLY:g} against native, about ten from {100 * _ABOUT_TEN[0]:g} to "
         f"{100 * _ABOUT_TEN[1]:g}, each with the whole interval; training fails where the accuracy is at "
-        "most "
-        f"{100 * _NEAR_CHANCE:g} %. Where v = 0.01 loses more than {100 * _FEW_POINTS:g} points to native "
-        "training, nothing is said of v."
+        f"most {100 * _NEAR_CHANCE:g} %. Where v = 0.01 loses more than {100 * _FEW_POINTS:g} points to "
+        "native training, nothing is said of v."
     )
 
 

@@ -110,8 +110,7 @@ def _findings(table: Table) -> list[Finding]:
             f"rose by {slower.mean:.3f} ± {slower.half:.3f}",
             slight,
             f"the interval is {'above a slight drop' if high.low > _SLIGHT else 'below a visible drop'}; "
-            "wires "
-            f"and ends change the largest entry by {wires(_HIGH)}",
+            f"wires and ends change the largest entry by {wires(_HIGH)}",
             high.count,
         )
     ]

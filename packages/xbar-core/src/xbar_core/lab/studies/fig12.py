@@ -131,7 +131,9 @@ def _sweet_spot(table: Table, name: str, sensing: str) -> list[Finding]:
         place, reason = "not reproduced", f"{_BEST[name]:g} is worse than {best:g}; {evidence}"
     elif len(alike) == 1:
         place, reason = "reproduced", ""
-    told = f"best {best:g}, lost {points_text(losses[_BEST[name]])} at {_BEST[name]:g}" if repeats else "-"
+    told = f"best {best:g}"
+    if _BEST[name] in losses:
+        told += f", lost {points_text(losses[_BEST[name]])} at {_BEST[name]:g}"
     return [first, Finding(where, told, place, reason)]
 
 
@@ -158,13 +160,10 @@ def _failures(table: Table, case: dict[str, Any]) -> str:
 def _conditions(scale: Scale) -> str:
     return (
         f"{lenet(scale)[2]} Chip txsim (exact circuit), as it is and with thermal noise of {_NOISY} rms in "
-        "every sensed current, which stands for an error of sensing that does not shrink with the current. A "
-        f"sweet spot is better than both ends by at least {100 * _DIFFERENCE:g} points and the spread, or "
-        "half "
-        "of the networks at an end do not learn; there is none where no other ratio can be worse than the "
-        "best "
-        f"by {100 * _OPEN:g} points. "
-        "The right panel is of single random arrays."
+        "every sensed current, which stands for an error of sensing that does not shrink with the current. "
+        f"A sweet spot is better than both ends by at least {100 * _DIFFERENCE:g} points and the spread, or "
+        "half of the networks at an end do not learn; there is none where no other ratio can be worse than "
+        f"the best by {100 * _OPEN:g} points. The right panel is of single random arrays."
     )
 
 

@@ -101,8 +101,7 @@ def _findings(table: Table) -> list[Finding]:
                 f"the accuracy differs by {points_text(wide)} (interval for {len(models)} comparisons)",
                 loss.count,
                 f"the interval reaches {worst:.2f} points; single runs of FCM by another route (L = 1) "
-                "differ "
-                f"from FCM by up to {100 * floor:.2f}",
+                f"differ from FCM by up to {100 * floor:.2f}",
             )
         )
     return findings
@@ -137,8 +136,8 @@ def _conditions(scale: Scale) -> str:
     return (
         f"{lenet(scale)[2]} Chip txsim, all else equal. Without much loss means that the whole interval of "
         f"the difference to FCM is within {100 * _WITHOUT_MUCH_LOSS:g} points (the grey band). L = 1 "
-        "computes "
-        "the same as FCM but for rounding: what differs there is the chaos of training. Speeds are in fig7."
+        "computes the same as FCM but for rounding: what differs there is the chaos of training. Speeds "
+        "are in fig7."
     )
 
 

@@ -182,9 +182,8 @@ def _conditions(scale: Scale) -> str:
         f"One {side}x{side} array for each seed, resistances uniform in their range, wires of the preset "
         "txsim; the map shows the first seed with r_source 500 and r_sense 100 ohm. Negligible means an "
         f"error of at most {_NEGLIGIBLE:.0%} of the largest entry, small at most {_SMALL:.0%}, considerable "
-        "more; "
-        "a claim must hold with the whole interval over the seeds. Ends: r_source and r_sense, which are "
-        "assumed."
+        "more; a claim must hold with the whole interval over the seeds. Ends: r_source and r_sense, which "
+        "are assumed."
     )
 
 

@@ -142,8 +142,7 @@ def _range(table: Table, names: list[str]) -> Finding:
         told,
         verdict,
         f"{', '.join(outside)}: the whole interval is outside; data, epochs and rate are not the paper's, "
-        "and "
-        "which of them it is that matters is not shown here",
+        "and which of them it is that matters is not shown here",
         repeats,
         "an interval reaches over an end of the range, or the networks disagree",
     )

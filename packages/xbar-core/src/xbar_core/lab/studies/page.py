@@ -34,8 +34,7 @@ def verdict_text(report: Report) -> str:
         "Means over seeds with 95 % intervals; differences are taken in pairs of the same seed.",
         "",
         f"`{report.command}`: {_time(report.elapsed)} by the clock, {_time(report.seconds)} of computing "
-        "over "
-        f"all workers, on {report.machine}; xbar {report.version}.",
+        f"over all workers, on {report.machine}; xbar {report.version}.",
         "",
     ]
     return "\n".join(lines)

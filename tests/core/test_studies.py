@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +86,85 @@ def test_fig6_smoke_and_page(tmp_path: Path) -> None:
         assert "its numbers mean nothing" in text or page.name == "results.md"
         for target in re.findall(r"\]\(([^)]+)\)", text):
             assert (page.parent / target).is_file(), target
-    first = (tmp_path / "docs" / "results" / "fig6.md").read_text()
+    first = (tmp_path / "docs" / "results" / "fig6-smoke.md").read_text()
     write_pages([tmp_path / "run"], tmp_path / "docs" / "results.md")
-    assert (tmp_path / "docs" / "results" / "fig6.md").read_text() == first
-    assert "[fig6](results/fig6.md)" in (tmp_path / "docs" / "results.md").read_text()
+    assert (tmp_path / "docs" / "results" / "fig6-smoke.md").read_text() == first
+    assert "[fig6](results/fig6-smoke.md)" in (tmp_path / "docs" / "results.md").read_text()
     with pytest.raises(ConfigError, match="holds no finished study"):
         write_pages([tmp_path], tmp_path / "docs" / "results.md")
+
+
+def test_page_takes_scales_side_by_side_and_answers(tmp_path: Path) -> None:
+    """Scales do not overwrite each other; the page answers from the findings, and says if no GPU ran."""
+    findings = {
+        "fig5b": [Finding("AAM 1 models training without much loss", "lost 0", "reproduced")],
+        "devices": [Finding("gst-pcm, reads: dominated by wires", "9 %", "shown")],
+        "fig7": [Finding("fast", "14", "undecided", "spread")],
+    }
+    folders = []
+    for name, scale in (("fig5b", "small"), ("devices", "small"), ("fig7", "small"), ("fig5b", "paper")):
+        folder = tmp_path / f"{name}-{scale}"
+        folder.mkdir()
+        for file in ("figure.png", "figure.svg", "summary.csv"):
+            (folder / file).write_text(scale)
+        report = Report(
+            name, name, scale, "", findings[name], 1, 1, 0, 60.0, 200.0, "EPYC", "0", "xbar reproduce"
+        )
+        (folder / "study.json").write_text(json.dumps(asdict(report)))
+        folders.append(folder)
+    write_pages(folders, tmp_path / "results.md")
+    assert (tmp_path / "results" / "fig5b-small.csv").read_text() == "small"
+    assert (tmp_path / "results" / "fig5b-paper.csv").read_text() == "paper"
+    text = (tmp_path / "results.md").read_text()
+    assert "no more than half a point of accuracy against AAM 1" in text
+    assert "In reads wires dominates for gst-pcm" in text
+    assert "No GPU was at hand: fig7 is at the scale small only" in text
+
+
+def test_a_report_says_where_it_ran_and_what_is_not_the_papers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is named; a part of the points is not the paper's; time by the clock adds up over runs."""
+    from xbar_core.lab.studies import frame
+
+    def said(*words: Any, **rest: Any) -> Any:
+        return subprocess.CompletedProcess(words, 0, stdout="NVIDIA H100\n")
+
+    monkeypatch.setattr(frame.subprocess, "run", said)
+    assert frame.machine("cuda:1").startswith("GPU NVIDIA H100, ")
+    assert "GPU" not in frame.machine("cpu")
+    study = replace(find_study("fig6"), trains=True)
+    only = [parse_field("order=0"), parse_field("resistance=3k-10k"), parse_field("seed=0")]
+    first, _ = run_study(study, "smoke", tmp_path, workers=0, only=only)
+    second, _ = run_study(study, "smoke", tmp_path, workers=0, only=only)
+    assert second.elapsed == first.elapsed > 0.0  # nothing was computed again
+    third, outcome = run_study(study, "smoke", tmp_path, workers=0)
+    assert third.elapsed == pytest.approx(first.elapsed + outcome.seconds)
+    paper = replace(study, points=lambda scale: find_study("fig6").points("smoke"))
+    assert (
+        "not all of it is as in the paper"
+        in run_study(paper, "paper", tmp_path / "paper", workers=0, only=only)[0].conditions
+    )
+
+
+def test_one_study_that_cannot_run_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its data a study is named, the next ones run, the page is written; the exit code is 1."""
+    command = importlib.import_module("xbar_core.cli.reproduce")
+
+    def without_data(study: Any, *words: Any, **rest: Any) -> Any:
+        if study.name == "fig5b":
+            raise ConfigError("data: MNIST is not there")
+        return run_study(study, *words, **rest)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "run_study", without_data)
+    words = ["--scale", "smoke", "--workers", "0", "--page", "results.md"]
+    assert main(["reproduce", "fig5b", "fig6", *words]) == 1
+    assert "fig5b: not run: data: MNIST is not there" in capsys.readouterr().out
+    assert (tmp_path / "results" / "fig6-smoke.md").is_file()
+    assert main(["reproduce", "fig5b", *words]) == 2
 
 
 def test_cut_short_is_said(tmp_path: Path) -> None:

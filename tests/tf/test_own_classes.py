@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from xbar_tf import (
     XbarDense,
     XbarLSTM,
     XbarMultiHeadAttention,
+    conversion_report,
     convert,
     crossbars_of,
     to_native,
@@ -184,6 +186,101 @@ def test_converted_parts_are_cloned() -> None:
     copied = keras.models.clone_model(chip)
     copied.set_weights(chip.get_weights())
     assert_same(copied, chip)
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+class Held(keras.Model):
+    """Layers in tuples of every kind; `aside` keeps one where Keras does not look."""
+
+    def __init__(self, aside: bool = False) -> None:
+        super().__init__()
+        self.aside = aside
+        self.both = (layers.Dense(6), layers.Dense(6))
+        self.steps = [(layers.Dense(6), layers.ReLU())]
+        self.named = {"a": Pair(layers.Dense(6), (layers.Dense(6),)), "b": (layers.Dense(6),)}
+        self.unordered = {layers.Dense(6)}
+        self.extra = layers.Dense(6)
+        self.calls = deque([self.extra] if aside else [])
+
+    def call(self, x: Any) -> Any:
+        pair, (last,) = self.named["a"], self.named["b"]
+        inner = [each for step in self.steps for each in step]
+        for each in (*self.both, *inner, pair.first, *pair.second, last, *self.unordered, *self.calls):
+            x = each(x)
+        return self.extra(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"aside": self.aside}
+
+
+def test_layers_in_tuples_are_used() -> None:
+    """Wherever a model holds its layers, those that the report lists are those that compute."""
+    model = Held()
+    model(X)
+    chip = convert(model, CHIP)
+    chip(X, training=True)
+    crossbars = [crossbar for _, crossbar in crossbars_of(chip)]
+    assert len(crossbars) == len(conversion_report(chip).converted) == 8
+    assert all(crossbar.counter("calls") == 1 for crossbar in crossbars)
+    assert type(chip.named["a"]) is Pair
+    plain = to_native(chip)
+    np.testing.assert_allclose(plain(X), model(X), rtol=1e-4, atol=1e-5)
+    assert not any(True for _ in crossbars_of(plain))
+    assert all(type(layer) is layers.Dense for layer in plain.both)
+
+
+def test_layers_that_keras_does_not_see_are_refused() -> None:
+    """A layer that the model would go on using beside its twin is one line that names where it is."""
+    model = Held(aside=True)
+    model(X)
+    with pytest.raises(ConfigError, match=r"model: calls \(a deque\) still holds layer 'dense.*tuples"):
+        convert(model, CHIP)
+
+
+class Tied(keras.Model):
+    """One layer by itself and in a wrapper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = layers.Dense(8)
+        self.each = layers.TimeDistributed(self.one)
+
+    def call(self, x: Any) -> Any:
+        return self.each(self.one(x))
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+def tied_functional() -> keras.Model:
+    """One layer, and one model, by themselves and in wrappers."""
+    x, one = keras.Input((5, 8)), layers.Dense(8)
+    inner = keras.Sequential([keras.Input((8,)), layers.Dense(8), layers.Dense(8)])
+    h = layers.TimeDistributed(one)(one(x))
+    h = layers.TimeDistributed(inner)(h)
+    return keras.Model(x, inner(h[:, 0]))
+
+
+def tied_subclass() -> keras.Model:
+    model = Tied()
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("make", [tied_functional, tied_subclass])
+def test_layers_tied_through_wrappers_stay_one(make: Any) -> None:
+    """A layer used by itself and in a wrapper is one on crossbars, and one when it is native again."""
+    native = make()
+    chip = convert(native, "ideal")
+    plain = to_native(chip)
+    count = len(native.trainable_variables)
+    assert [len(each.trainable_variables) for each in (chip, plain)] == [count, count]
+    for each in (chip, plain):
+        np.testing.assert_allclose(each(X), native(X), rtol=1e-4, atol=1e-5)
 
 
 MINE = """

@@ -9,8 +9,10 @@ found as always, because it is registered or in ``custom_objects``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections import deque
+from collections.abc import Mapping
+from functools import cache, partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar
 
 import keras
@@ -158,6 +160,7 @@ def with_layers(model: Any, replaced: Mapping[int, Any]) -> Any:
     names = [name for name, layer in _named(model).items() if id(layer) in replaced]
     for _, layer in list(walk(model)):
         _swap(layer, replaced)
+    _require_all_swapped(model, replaced)
     if any(True for _ in crossbars_of(model)):
         object.__setattr__(model, "__class__", _converted(class_of(model)))
         model.__dict__["swapped"] = tuple(names)
@@ -179,12 +182,8 @@ def _swap(layer: Any, replaced: Mapping[int, Any]) -> None:
     locked = layer._tracker.locked
     layer._tracker.unlock()
     for name, value in list(vars(layer).items()):
-        if name == "_layers":
-            continue
-        if id(value) in replaced:
-            setattr(layer, name, replaced[id(value)])
-        elif isinstance(value, list | dict):
-            _swap_items(value, replaced)
+        if name != "_layers" and (now := _swapped(value, replaced)) is not value:
+            setattr(layer, name, now)
     seen: dict[int, Any] = {}
     for each in layer._layers:
         now = replaced.get(id(each), each)
@@ -194,10 +193,66 @@ def _swap(layer: Any, replaced: Mapping[int, Any]) -> None:
         layer._tracker.lock()
 
 
-def _swap_items(value: Any, replaced: Mapping[int, Any]) -> None:
-    items: Iterable[Any] = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, each in list(items):
+def _swapped(value: Any, replaced: Mapping[int, Any]) -> Any:
+    """Return what stands for a value: lists, dicts and sets are changed, tuples made anew."""
+    if id(value) in replaced:
+        return replaced[id(value)]
+    if isinstance(value, list | dict):
+        for key, each in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            if (now := _swapped(each, replaced)) is not each:
+                value[key] = now
+    elif isinstance(value, set):
+        for each in list(value):
+            if (now := _swapped(each, replaced)) is not each:
+                value.remove(each)
+                value.add(now)
+    elif isinstance(value, tuple):
+        found = [_swapped(each, replaced) for each in value]
+        if any(now is not each for now, each in zip(found, value, strict=True)):
+            return value._make(found) if hasattr(value, "_make") else type(value)(found)
+    return value
+
+
+def _require_all_swapped(model: Any, replaced: Mapping[int, Any]) -> None:
+    """Raise where an object that Keras does not look into still holds a layer that was replaced."""
+    for name, layer in walk(model):
+        if type(layer).__module__.startswith("keras."):
+            continue
+        for attribute, value in vars(layer).items():
+            if (left := _left(value, replaced)) is not None:
+                where = f"{name}.{attribute}" if name else attribute
+                raise ConfigError(
+                    f"model: {where} (a {type(value).__name__}) still holds layer {left.name!r}, which was "
+                    "replaced; keep layers in attributes, lists, tuples or dicts of the model or of a layer"
+                )
+
+
+def _left(value: Any, replaced: Mapping[int, Any]) -> Any:
+    """Return a replaced layer that a value holds at any depth, or None; layers are looked into one by one."""
+    waiting, seen = [value], set()
+    while waiting:
+        each = waiting.pop()
         if id(each) in replaced:
-            value[key] = replaced[id(each)]
-        elif isinstance(each, list | dict):
-            _swap_items(each, replaced)
+            return each
+        if id(each) not in seen and not isinstance(each, keras.layers.Layer):
+            seen.add(id(each))
+            waiting += _inside(each)
+    return None
+
+
+def _inside(value: Any) -> list[Any]:
+    """Return what containers, functions and objects of the user's own hold."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return list(value)
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, MethodType):
+        return [value.__self__]
+    if isinstance(value, FunctionType):
+        return list(inspect.getclosurevars(value).nonlocals.values())
+    foreign = ("builtins", "keras.", "tensorflow.", "numpy")
+    if isinstance(value, type | ModuleType) or type(value).__module__.startswith(foreign):
+        return []
+    return list(getattr(value, "__dict__", {}).values())

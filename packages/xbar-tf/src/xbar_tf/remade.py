@@ -23,6 +23,8 @@ Made = Callable[[Any], Any]
 def remade(model: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
     """Return a copy of a model in which layers have another form, all weights with it.
 
+    A layer that is used in several places, in wrappers and inner models as well, stays one layer.
+
     Parameters
     ----------
     model : Model
@@ -32,59 +34,116 @@ def remade(model: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
     load : callable
         ``load(new, old)`` builds the new form and gives it the weights of the old one.
     """
-    if not is_container(model):
-        return _remade_subclass(model, form, load)
-    compiled, model.compiled = model.compiled, False
-    try:
-        result = keras.models.clone_model(
-            model, clone_function=lambda layer: _remade_layer(layer, form, load), recursive=True
-        )
-    finally:
-        model.compiled = compiled
-    if not result.built:
-        result.build(model._build_shapes_dict or model.input_shape)
-    return result
+    return _Copy(form, load).of_model(model)
 
 
-def _remade_part(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    return (remade if is_container(layer) else _remade_wrapper)(layer, form, load)
+class _Copy:
+    """One copy on its way: every layer is made once, wherever it is met."""
 
+    def __init__(self, form: Made, load: Callable[[Any, Any], None]) -> None:
+        self.form, self.load = form, load
+        self.made: dict[int, Any] = {}  # by the ids of the old layers
 
-def _remade_layer(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.Lambda):
-        return layer  # nothing in it to copy
-    new = form(layer)
-    if new is not None:
-        load(new, layer)
+    def of_model(self, model: Any) -> Any:
+        """Return the copy of a model."""
+        if not is_container(model):
+            return self._of_subclass(model)
+        compiled, model.compiled = model.compiled, False
+        try:
+            result = keras.models.clone_model(model, clone_function=self.of_layer)
+        finally:
+            model.compiled = compiled
+        if not result.built:
+            result.build(model._build_shapes_dict or model.input_shape)
+        return result
+
+    def of_layer(self, layer: Any) -> Any:
+        """Return the copy of a layer, model or wrapper, in its new form if it has one."""
+        if id(layer) not in self.made:
+            self.made[id(layer)] = self._of_layer(layer)
+        return self.made[id(layer)]
+
+    def _of_layer(self, layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.Lambda):
+            return layer  # nothing in it to copy
+        new = self.form(layer)
+        if new is not None:
+            self.load(new, layer)
+            return new
+        if is_wrapper(layer):
+            return self._of_wrapper(layer)
+        if is_container(layer) or children(layer):
+            return self.of_model(layer)
+        new = layer.__class__.from_config(layer.get_config())
+        _build_like(new, layer)
+        new.set_weights(layer.get_weights())
         return new
-    if is_wrapper(layer) or is_container(layer):
-        return _remade_part(layer, form, load)
-    if children(layer):
-        return _remade_subclass(layer, form, load)
-    new = layer.__class__.from_config(layer.get_config())
-    _build_like(new, layer)
-    new.set_weights(layer.get_weights())
-    return new
 
-
-def _remade_wrapper(layer: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    config = {key: value for key, value in layer.get_config().items() if not key.endswith("layer")}
-    if isinstance(layer, keras.layers.TimeDistributed):
-        new = layer.__class__(_remade_layer(layer.layer, form, load), **config)
+    def _of_wrapper(self, layer: Any) -> Any:
+        config = {key: value for key, value in layer.get_config().items() if not key.endswith("layer")}
+        if isinstance(layer, keras.layers.TimeDistributed):
+            new = layer.__class__(self.of_layer(layer.layer), **config)
+            _build_like(new, layer)
+            return new
+        # Bidirectional makes the forward layer anew, so both get their weights when it is there.
+        pairs = (layer.forward_layer, layer.backward_layer)
+        ahead, back = (self.form(each) or each.__class__.from_config(each.get_config()) for each in pairs)
+        new = layer.__class__(ahead, backward_layer=back, **config)
+        for inner, old in zip((new.forward_layer, new.backward_layer), pairs, strict=True):
+            if type(inner) is type(old):
+                _build_like(inner, old)
+                inner.set_weights(old.get_weights())
+            else:
+                self.load(inner, old)
         _build_like(new, layer)
         return new
-    # Bidirectional makes the forward layer anew, so both get their weights when it is there.
-    pairs = (layer.forward_layer, layer.backward_layer)
-    ahead, back = (form(each) or each.__class__.from_config(each.get_config()) for each in pairs)
-    new = layer.__class__(ahead, backward_layer=back, **config)
-    for inner, old in zip((new.forward_layer, new.backward_layer), pairs, strict=True):
-        if type(inner) is type(old):
-            _build_like(inner, old)
-            inner.set_weights(old.get_weights())
-        else:
-            load(inner, old)
-    _build_like(new, layer)
-    return new
+
+    def _of_subclass(self, model: Any) -> Any:
+        result = _made_anew(model)
+        old, new = list(walk(model)), [layer for _, layer in walk(result)]
+        if [_native_type(layer) for _, layer in old] != [class_of(layer) for layer in new]:
+            raise ConfigError(
+                f"model: a {type(model).__name__} made anew from get_config has other layers than this one; "
+                "have get_config return all arguments, make all layers in __init__, and call the model once"
+            )
+        replaced: dict[int, Any] = {}
+        whole: list[str] = []  # names of what was replaced with all that is in it
+        for (name, layer), anew in zip(old, new, strict=True):
+            if id(anew) in replaced or any(name.startswith(f"{outer}.") or name == outer for outer in whole):
+                continue
+            if layer is not model:
+                now = self._in_place_of(anew, layer)
+                if now is not anew:
+                    replaced[id(anew)] = now
+                    whole.append(name)
+                    continue
+            if children(layer):
+                _copy_weights(own_weights(layer), own_weights(anew))
+            else:
+                anew.set_weights(layer.get_weights())
+        return with_layers(result, replaced)
+
+    def _in_place_of(self, anew: Any, layer: Any) -> Any:
+        """Return what stands for a layer in a copy of a user's class, where its code has made `anew`."""
+        if id(layer) not in self.made and not (is_container(layer) or is_wrapper(layer)):
+            changed = self.form(layer)
+            if changed is not None:
+                self.load(changed, layer)
+            self.made[id(layer)] = anew if changed is None else changed
+        return self.of_layer(layer)
+
+
+def _made_anew(model: Any) -> Any:
+    """Return a new object of a user's class, made from its configuration."""
+    try:
+        built = model.get_build_config() if model.built else None
+        return fresh(class_of(model), own_config(model), built)
+    except Exception as error:  # the user's own code may fail in any way
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise ConfigError(
+            f"model: a {type(model).__name__} cannot be made anew from its configuration "
+            f"({type(error).__name__}: {reason}); give the class get_config and from_config"
+        ) from error
 
 
 def _build_like(new: Any, old: Any) -> None:
@@ -94,40 +153,6 @@ def _build_like(new: Any, old: Any) -> None:
     config = old.get_build_config()
     if config:
         new.build_from_config(config)
-
-
-def _remade_subclass(model: Any, form: Made, load: Callable[[Any, Any], None]) -> Any:
-    try:
-        built = model.get_build_config() if model.built else None
-        result = fresh(class_of(model), own_config(model), built)
-    except Exception as error:  # the user's own code may fail in any way
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise ConfigError(
-            f"model: a {type(model).__name__} cannot be made anew from its configuration "
-            f"({type(error).__name__}: {reason}); give the class get_config and from_config"
-        ) from error
-    old, new = list(walk(model)), [layer for _, layer in walk(result)]
-    if [_native_type(layer) for _, layer in old] != [class_of(layer) for layer in new]:
-        raise ConfigError(
-            f"model: a {type(model).__name__} made anew from get_config has other layers than this one; have "
-            "get_config return all arguments, make all layers in __init__, and call the model once"
-        )
-    replaced: dict[int, Any] = {}
-    whole: list[str] = []  # names of models and wrappers that were replaced with all that is in them
-    for (name, layer), anew in zip(old, new, strict=True):
-        if id(anew) in replaced or any(name.startswith(f"{outer}.") or name == outer for outer in whole):
-            continue
-        if layer is not model and (changed := form(layer)) is not None:
-            load(changed, layer)
-            replaced[id(anew)] = changed
-        elif layer is not model and (is_container(layer) or is_wrapper(layer)):
-            replaced[id(anew)] = _remade_part(layer, form, load)
-            whole.append(name)
-        elif children(layer):
-            _copy_weights(own_weights(layer), own_weights(anew))
-        else:
-            anew.set_weights(layer.get_weights())
-    return with_layers(result, replaced)
 
 
 def _native_type(layer: Any) -> type:

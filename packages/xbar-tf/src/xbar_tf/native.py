@@ -101,7 +101,7 @@ def fill(twin: Any, native: keras.layers.Layer) -> None:
     for name, value in zip(drawn, weights, strict=False):
         setattr(twin, name, _given(value))
     try:
-        twin.build(native.get_build_config()["input_shape"])
+        twin.build_from_config(native.get_build_config())
     finally:
         for name, initializer in drawn.items():
             setattr(twin, name, initializer)
@@ -137,7 +137,7 @@ def fill_native(native: Any, twin: Any) -> None:
     if isinstance(twin, XbarMultiHeadAttention):
         twin.fill_native(native)
         return
-    native.build(twin.get_build_config()["input_shape"])
+    native.build_from_config(twin.get_build_config())
     native.set_weights(native_weights(twin))
 
 

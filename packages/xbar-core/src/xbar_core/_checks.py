@@ -81,6 +81,23 @@ def check_mapping(field: str, value: object, what: str) -> dict[Any, Any]:
     return dict(value)
 
 
+def check_by_name(field: str, value: object, names: Iterable[str], what: str) -> dict[str, float]:
+    """Return numbers above 0 by name, none for None; where there is one name the number alone will do."""
+    known = tuple(names)
+    if len(known) == 1 and value is not None and not isinstance(value, Mapping):
+        value = {known[0]: value}
+    given = check_mapping(field, value, f"{what} ({', '.join(known)}) to number")
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"{field}: {name!r} is no {what}{nearest(name, known)}; they are {', '.join(known)}"
+            )
+    return {
+        name: check_number(f"{field}[{name!r}]", each, minimum=0.0, open_minimum=True)
+        for name, each in given.items()
+    }
+
+
 def check_resistance(field: str, value: object) -> float:
     """Return a resistance in ohm: 0, or between 1e-6 and 1e9."""
     number = check_number(field, value, minimum=0.0, maximum=RESISTANCE_MAX)

@@ -11,7 +11,7 @@ import keras
 
 from xbar_core.config import Chip
 from xbar_core.lab.planning import Planned, choose, on_crossbars_already
-from xbar_tf.native import on_crossbars, twins, weight_names
+from xbar_tf.native import on_crossbars, twins
 
 _NORMALISATION = (
     keras.layers.BatchNormalization,
@@ -36,7 +36,7 @@ class Entry(Planned):
     weight_names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        own = () if self.twin is None else weight_names(self.twin)
+        own = () if self.twin is None else self.twin.weight_names()
         self.weight_names = tuple(f"{self.name}/{name}" if self.name else name for name in own)
 
     @property

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from xbar_core._checks import check_by_name
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_tf._bridge import to_analog, wants_gradient
 from xbar_tf._recurrence import Cell, Loop
@@ -151,6 +152,11 @@ class RecurrentLayer(CrossbarLayer):
 
     # Weights.
 
+    @classmethod
+    def weight_names(cls) -> tuple[str, ...]:
+        """Return the native names of the two weights."""
+        return tuple(SUFFIXES)
+
     def crossbar(self, name: str) -> Crossbar:
         """Return the handle of ``"kernel"`` or ``"recurrent_kernel"``."""
         if not self.crossbars:
@@ -162,10 +168,7 @@ class RecurrentLayer(CrossbarLayer):
         return SUFFIXES[name] + ("_reverse" if self.go_backwards else "")
 
     def _w_max(self, suffix: str) -> float | None:
-        given = self._given_w_max
-        if isinstance(given, Mapping):
-            given = next((value for name, value in given.items() if self._suffix(name) == suffix), None)
-        return None if given is None else float(given)
+        return next((w for name, w in self._given_w_max.items() if self._suffix(name) == suffix), None)
 
     @property
     def kernel(self) -> tf.Tensor:
@@ -186,8 +189,7 @@ class RecurrentLayer(CrossbarLayer):
 
     def build(self, sequences_shape: tuple[int | None, ...], initial_state_shape: Any = None) -> None:
         """Program the layer for sequences (batch, length, in)."""
-        channels, columns = sequences_shape[-1], self.gates * self.units
-        assert channels is not None
+        channels, columns = self.channels_of(sequences_shape), self.gates * self.units
         kernel = self.initial(self.kernel_initializer, (channels, columns))
         recurrent = self.initial(self.recurrent_initializer, (self.units, columns))
         for name, value in (("kernel", kernel), ("recurrent_kernel", recurrent)):
@@ -216,6 +218,7 @@ class RecurrentLayer(CrossbarLayer):
 
     def load_native(self, source: keras.layers.RNN, w_max: Mapping[str, float] | None = None) -> None:
         """Program the weights of a built native layer; the bias is copied."""
+        ranges = check_by_name("w_max", w_max, SUFFIXES, "weight")
         given = source.get_weights()
         shapes = [value.shape for value in given]
         wanted = [tuple(self.kernel.shape), tuple(self.recurrent_kernel.shape)]
@@ -225,7 +228,7 @@ class RecurrentLayer(CrossbarLayer):
                 f"{self.name}: the weights of {source.name!r} have shapes {shapes}, this layer's are {wanted}"
             )
         for name, value in zip(SUFFIXES, given, strict=False):
-            self.program(self._suffix(name), self._ordered(value), (w_max or {}).get(name))
+            self.program(self._suffix(name), self._ordered(value), ranges.get(name))
         if self.bias is not None:
             self.bias.assign(given[2])
 

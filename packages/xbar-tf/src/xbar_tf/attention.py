@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from xbar_core._checks import check_by_name
 from xbar_core.errors import ConfigError
 from xbar_tf._bridge import host, require_backend, resolve_chip
 from xbar_tf.crossbar import Crossbar
@@ -65,6 +66,7 @@ class XbarMultiHeadAttention(keras.layers.MultiHeadAttention):
         **options: Any,
     ) -> None:
         require_backend()
+        ranges = check_by_name("w_max", w_max, self.weight_names(), "weight")
         if options.get("kernel_constraint") is not None:
             raise ConfigError(
                 f"kernel_constraint: {options['kernel_constraint']!r}; weights are what devices hold, and "
@@ -76,7 +78,12 @@ class XbarMultiHeadAttention(keras.layers.MultiHeadAttention):
         self.supports_jit = False
         self.chip = resolve_chip(config)
         self.draw_key, self.signed_input = key, signed_input
-        self._given_w_max = dict(w_max or {})
+        self._given_w_max = ranges
+
+    @classmethod
+    def weight_names(cls) -> tuple[str, ...]:
+        """Return the names of the projections."""
+        return tuple(PROJECTIONS)
 
     @property
     def projections(self) -> dict[str, XbarEinsumDense]:
@@ -150,8 +157,9 @@ class XbarMultiHeadAttention(keras.layers.MultiHeadAttention):
         self, source: keras.layers.MultiHeadAttention, w_max: Mapping[str, float] | None = None
     ) -> None:
         """Program the weights of a built native layer; biases are copied."""
+        ranges = check_by_name("w_max", w_max, self.weight_names(), "weight")
         for name, layer in self.projections.items():
-            layer.load_native(getattr(source, PROJECTIONS[name][0]), (w_max or {}).get(name))
+            layer.load_native(getattr(source, PROJECTIONS[name][0]), ranges.get(name))
 
     def to_native(self) -> keras.layers.MultiHeadAttention:
         """Return a native layer with the weights that the states stand for."""

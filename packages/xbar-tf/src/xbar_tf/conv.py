@@ -76,9 +76,7 @@ class ConvolutionLayer(KernelLayer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Program the layer for inputs of a shape."""
         axis = 1 if self.channels_first else -1
-        channels = input_shape[axis]
-        if channels is None:
-            raise ShapeError(f"{self.name}: the channels of inputs {input_shape} are not known; name them")
+        channels = self.channels_of(input_shape, axis)
         if channels % self.groups:
             raise ShapeError(f"{self.name}: {channels} channels do not divide into groups = {self.groups}")
         self.compute_output_shape(input_shape)

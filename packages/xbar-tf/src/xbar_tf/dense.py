@@ -55,6 +55,14 @@ class KernelLayer(CrossbarLayer):
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.bias: keras.Variable | None = None
 
+    @classmethod
+    def weight_names(cls) -> tuple[str, ...]:
+        """Return the name of the kernel."""
+        return (cls.kernel_name,)
+
+    def _w_max(self, suffix: str) -> float | None:
+        return self._given_w_max.get(self.kernel_name)
+
     def kernel_shape(self, channels: int) -> tuple[int, ...]:
         """Return the shape of the native kernel for inputs of this many channels."""
         raise NotImplementedError
@@ -102,8 +110,14 @@ class KernelLayer(CrossbarLayer):
                 f"{self.name}: {self.kernel_name} of {source.name!r} has shape {kernel.shape}, "
                 f"this layer's is {wanted}"
             )
+        shapes = [None if bias is None else tuple(bias.shape) for bias in (source.bias, self.bias)]
+        if shapes[0] != shapes[1]:
+            raise ShapeError(
+                f"{self.name}: bias of {source.name!r} has shape {shapes[0]}, this layer's is {shapes[1]}; "
+                "give both use_bias=True, or neither"
+            )
         self.program("", self.to_matrix(kernel), w_max)
-        if self.bias is not None and source.bias is not None:
+        if self.bias is not None:
             self.bias.assign(source.bias)
 
     def finished(self, y: tf.Tensor, channels_first: bool = False) -> tf.Tensor:
@@ -181,8 +195,7 @@ class XbarDense(KernelLayer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Program the layer for inputs (batch, ..., in)."""
-        channels = input_shape[-1]
-        assert channels is not None
+        channels = self.channels_of(input_shape)
         self.make_weights(channels, self.units)
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
         self.built = True

@@ -111,16 +111,12 @@ class XbarDepthwiseConv2D(ConvolutionLayer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Program the layer for inputs of a shape."""
-        channels = input_shape[1 if self.channels_first else -1]
-        assert channels is not None
-        self.channels = self.groups = channels
+        self.channels = self.groups = self.channels_of(input_shape, 1 if self.channels_first else -1)
         super().build(input_shape)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape of the output."""
-        channels = input_shape[1 if self.channels_first else -1]
-        assert channels is not None
-        self.channels = self.groups = channels
+        self.channels = self.groups = self.channels_of(input_shape, 1 if self.channels_first else -1)
         return super().compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:

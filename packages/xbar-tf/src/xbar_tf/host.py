@@ -6,7 +6,7 @@ See `xbar_tf.crossbar` for the contract that layers, conversion and optimizers a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from xbar_core._checks import check_by_name
 from xbar_core.config import Chip
 from xbar_core.engine import Layout, Programmed, Ranges, reprogram
 from xbar_core.engine.array_sets import layouts_of, packed, program_parts
-from xbar_core.errors import ConfigError
+from xbar_core.errors import ConfigError, ShapeError
 from xbar_tf._bridge import Array, analog_dtype, assign, host, require_backend, resolve_chip
 from xbar_tf.crossbar import COUNTERS, Crossbar
 
@@ -39,7 +40,8 @@ class CrossbarLayer(keras.layers.Layer):
     signed_input : bool
         False where inputs cannot be negative (after a ReLU): their words then have no sign bit.
     w_max : float, mapping or None
-        Range of the weights, weight units (by suffix where there are several); None leaves it to the chip.
+        Range of the weights, weight units, by the native name of the weight, which may be left out where
+        there is only one; by suffix in a class without `weight_names`. None leaves it to the chip.
     **kwargs
         As of `keras.layers.Layer`.
 
@@ -67,10 +69,24 @@ class CrossbarLayer(keras.layers.Layer):
         self.autocast = False
         self.supports_jit = False
         self.chip = resolve_chip(config, seed)
-        self.key, self.signed_input, self._given_w_max = key, signed_input, w_max
+        self.key, self.signed_input = key, signed_input
+        names = self.weight_names()
+        self._given_w_max = check_by_name("w_max", w_max, names, "weight") if names else w_max
         self.key_of_file = key is None
         # Not by assignment: Keras would track it, and lock it once the layer is built.
         self.__dict__["crossbars"] = {}
+
+    @classmethod
+    def weight_names(cls) -> tuple[str, ...]:
+        """Return the names of the weights that go on crossbars, as the native layer calls them."""
+        return ()
+
+    def channels_of(self, input_shape: Sequence[int | None], axis: int = -1) -> int:
+        """Return the number of channels of inputs, after checking that it is known."""
+        channels = input_shape[axis]
+        if channels is None:
+            raise ShapeError(f"{self.name}: the channels of inputs {input_shape} are not known; name them")
+        return channels
 
     @property
     def analog_dtype(self) -> str:
@@ -163,7 +179,7 @@ class CrossbarLayer(keras.layers.Layer):
             if crossbar.parts > 1:
                 self.program(suffix, host(crossbar.weight()), w_max)
                 continue
-            count, state = crossbar.counter("programmings"), host(crossbar.state)
+            count, (state,) = crossbar.counter("programmings"), crossbar.states(host(crossbar.state))
             _store(
                 crossbar, [reprogram(crossbar.layout, state, crossbar.buffers(), w_max=w_max, count=count)]
             )

@@ -12,7 +12,7 @@ import tensorflow as tf
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 from xbar_tf._bridge import Array
-from xbar_tf.attention import PROJECTIONS, XbarMultiHeadAttention
+from xbar_tf.attention import XbarMultiHeadAttention
 from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D
 from xbar_tf.dense import XbarDense
 from xbar_tf.depthwise import XbarDepthwiseConv2D
@@ -46,15 +46,6 @@ def on_crossbars(layer: Any) -> bool:
     return isinstance(layer, CrossbarLayer | XbarMultiHeadAttention)
 
 
-def weight_names(twin: type[keras.layers.Layer]) -> tuple[str, ...]:
-    """Return the names of the weights that go on crossbars, as the native layer calls them."""
-    if issubclass(twin, XbarSimpleRNN | XbarLSTM | XbarGRU):
-        return "kernel", "recurrent_kernel"
-    if issubclass(twin, XbarMultiHeadAttention):
-        return tuple(PROJECTIONS)
-    return (str(getattr(twin, "kernel_name", "kernel")),)
-
-
 def unbuilt_twin(
     native: keras.layers.Layer,
     twin: type[keras.layers.Layer],
@@ -81,12 +72,9 @@ def unbuilt_twin(
     w_max : mapping of str to float, or None
         Ranges by the native name of the weight.
     """
-    ranges: Any = dict(w_max or {}) or None
-    if ranges is not None and len(weight_names(twin)) == 1:
-        ranges = next(iter(ranges.values()))
     config = native.get_config()
     config.pop("quantization_config", None)
-    mine = {"config": chip, "key": key, "signed_input": signed_input, "w_max": ranges}
+    mine = {"config": chip, "key": key, "signed_input": signed_input, "w_max": dict(w_max or {})}
     return twin.from_config({**config, **mine})
 
 
@@ -143,7 +131,6 @@ def fill_native(native: Any, twin: Any) -> None:
 
 def native_weights(twin: Any) -> list[Array]:
     """Return the weights of the native layer that a layer on crossbars stands for now."""
-    names = weight_names(type(twin))
-    values: Sequence[Any] = [getattr(twin, name) for name in names]
+    values: Sequence[Any] = [getattr(twin, name) for name in twin.weight_names()]
     values = [*values, *([] if twin.bias is None else [twin.bias])]
     return [np.asarray(keras.ops.convert_to_numpy(value)) for value in values]

@@ -25,9 +25,12 @@ from xbar_tf import (
     XbarConv3D,
     XbarDense,
     XbarDepthwiseConv2D,
+    XbarLSTM,
+    XbarMultiHeadAttention,
     crossbars_of,
     finish_epoch,
     link,
+    to_native,
 )
 
 QUIET = preset("txsim-8bit").with_values({"update.noise.gamma": 0.0, "array.rows": 16, "array.cols": 8})
@@ -524,6 +527,127 @@ def test_wrong_arguments_say_what_to_change() -> None:
         layer(np.full((2, 4), np.nan, "float32"))
     with pytest.raises(ShapeError, match="step"):
         layer.crossbars[""].write(np.zeros((2, 2), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (
+            lambda: XbarDense(3, w_max={"kernal": 1.0}),
+            ConfigError,
+            "w_max: 'kernal' is no weight, did you mean 'kernel'",
+        ),
+        (lambda: XbarDense(3, w_max={"kernel": 0.0}), ConfigError, r"w_max\['kernel'\]: 0.0 .* above 0"),
+        (
+            lambda: XbarDepthwiseConv2D(3, w_max={"kernel": 1.0}),
+            ConfigError,
+            "did you mean 'depthwise_kernel'",
+        ),
+        (
+            lambda: XbarLSTM(3, w_max={"kernle": 1.0}),
+            ConfigError,
+            "'kernle' is no weight, did you mean 'kernel'.*they are kernel, recurrent_kernel",
+        ),
+        (lambda: XbarLSTM(3, w_max=1.0), ConfigError, "w_max: 1.0 is a float; give a mapping of weight"),
+        (lambda: XbarMultiHeadAttention(2, 2, w_max={"qery": 1.0}), ConfigError, "did you mean 'query'"),
+        (
+            lambda: XbarMultiHeadAttention(2, 2, w_max=1.0),
+            ConfigError,
+            "w_max: 1.0 is a float; give a mapping",
+        ),
+        (lambda: XbarDense(3).build((None, None)), ShapeError, "the channels of inputs .* are not known"),
+        (lambda: XbarLSTM(3).build((2, 5, None)), ShapeError, "the channels of inputs .* are not known"),
+        (
+            lambda: XbarDepthwiseConv2D(3).build((None, 8, 8, None)),
+            ShapeError,
+            "the channels of inputs .* are not known",
+        ),
+        (lambda: XbarConv2D(3, 3).build((None, 8, 8, None)), ShapeError, "the channels of inputs .* are not"),
+    ],
+)
+def test_ranges_of_weights_and_channels_are_checked(make: Any, kind: Any, message: str) -> None:
+    """A range by a wrong name, and inputs without a known number of channels, are one clear line."""
+    with pytest.raises(kind, match=message):
+        make()
+
+
+def test_ranges_of_weights_go_by_native_names() -> None:
+    """The name may be left out where there is one weight; the configuration makes the same layer."""
+    for given in (0.75, {"kernel": 0.75}):
+        layer = XbarDense(3, w_max=given)
+        again = XbarDense.from_config(layer.get_config())
+        for each in (layer, again):
+            each.build((None, 4))
+            assert float(each.w_max.numpy()) == 0.75
+    memory = XbarLSTM(3, w_max={"recurrent_kernel": 0.5})
+    memory.build((None, 5, 2))
+    assert float(memory.crossbar("recurrent_kernel").w_max.numpy()) == 0.5
+    with pytest.raises(ConfigError, match="did you mean 'kernel'"):
+        memory.load_native(keras.layers.LSTM(3), {"kernl": 1.0})
+
+
+@pytest.mark.parametrize("biases", [(True, False), (False, True)])
+def test_native_biases_that_do_not_fit_are_refused(biases: tuple[bool, bool]) -> None:
+    """load_native neither drops a bias nor leaves one as it was; nothing is programmed."""
+    native, layer = keras.layers.Dense(3, use_bias=biases[0]), XbarDense(3, use_bias=biases[1])
+    for each in (native, layer):
+        each.build((None, 4))
+    before = layer.get_weights()
+    with pytest.raises(ShapeError, match=r"bias of '.*' has shape .*, this layer's is .*give both use_bias"):
+        layer.load_native(native)
+    for mine, wanted in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, wanted)
+
+
+@pytest.mark.parametrize("chip", ["differential", "faulty", "parts"])
+def test_states_beyond_their_range_are_read_as_its_ends(chip: str) -> None:
+    """Whatever moved them there: weights and the network that is read back are those of the ideal read."""
+    values: dict[str, Any] = {"mapping.kind": "differential"}
+    if chip == "faulty":
+        values["device.faults"] = {"stuck_at_g_min": 0.2}
+    layer = (
+        XbarConv1D(4, 2, groups=2, config=preset("ideal").with_values(values), dtype="float64")
+        if chip == "parts"
+        else XbarDense(3, config=preset("ideal").with_values(values), dtype="float64")
+    )
+    x = draw((4, 5, 4))
+    layer(x)
+    layer.state.assign(layer.state.numpy() + np.random.default_rng(3).uniform(-0.5, 0.5, layer.state.shape))
+    plain = to_native(keras.Sequential([keras.Input((5, 4), dtype="float64"), layer]))
+    np.testing.assert_allclose(plain(x), layer(x), rtol=1e-9, atol=1e-12)
+    if chip != "faulty":  # those are stuck wherever weights are put
+        layer.reprogram()
+        np.testing.assert_allclose(layer(x), plain(x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("chip", [QUIET, EXACT, preset("ideal")], ids=["crossbar", "exact", "ideal"])
+def test_no_samples_are_no_read(chip: Chip, compiled: bool) -> None:
+    """An empty batch gives empty outputs and gradients of 0; ranges learn nothing."""
+    kinds = [
+        (XbarDense(3, config=chip), (0, 4), (0, 3)),
+        (XbarConv2D(3, 2, config=chip), (0, 6, 5, 2), (0, 5, 4, 3)),
+        (XbarLSTM(3, config=chip), (0, 4, 2), (0, 3)),
+    ]
+    for layer, shape, wanted in kinds:
+        layer.build((None, *shape[1:]))
+        held = [np.copy(c.variables["ranges"].numpy()) for c in layer.crossbars.values()]
+        x = tf.zeros(shape)
+
+        def step(x: Any, layer: Any = layer) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+                loss = tf.reduce_sum(y)
+            return y, tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])
+
+        specification = tf.TensorSpec((None, *shape[1:]), "float32")
+        y, found = (tf.function(step, input_signature=[specification]) if compiled else step)(x)
+        assert tuple(y.shape) == wanted
+        assert tuple(found[0].shape) == shape
+        assert not any(np.any(gradient) for gradient in found)
+        for crossbar, before in zip(layer.crossbars.values(), held, strict=True):
+            np.testing.assert_array_equal(crossbar.variables["ranges"].numpy(), before)
 
 
 def test_importing_needs_no_torch_and_the_right_backend() -> None:

@@ -173,7 +173,6 @@ class Convolution:
         self, crossbar: Crossbar, dy: Array, full_scale: Any, kept: Array, held: Held, note: Note
     ) -> Array:
         """Return dL/ds."""
-        crossbar.require_finite(dy, "gradient of the output", held)
         layout, dy = crossbar.layout, np.ascontiguousarray(dy)
         sent = encode_image(layout, layout.backward, dy, full_scale, note.call)
         inputs = self._padded(kept) if reads.keeps_inputs(layout) else kept
@@ -221,7 +220,6 @@ class Convolution:
         size: tuple[int, ...],
     ) -> Array:
         """Return dL/dx: the transposed read of every output place, folded."""
-        crossbar.require_finite(dy, "gradient of the output", held)
         layout, call, plan = crossbar.layout, note.call, crossbar.layout.backward
         solved = crossbar.recalled(note.version, held, call.step, backward=True)
         sent = encode_image(layout, plan, np.ascontiguousarray(dy), full_scale, call)

@@ -43,7 +43,8 @@ from xbar_core.engine import Encoded, Residual, conductances, weight_gradient, w
 from xbar_core.engine.array_sets import update_parts
 from xbar_core.engine.pulses import Pulses
 from xbar_core.errors import ShapeError
-from xbar_tf._bridge import Array, host_call
+from xbar_tf._bridge import Array, host_call, is_finite
+from xbar_tf.parallel import first_sample
 from xbar_tf.stored import COUNTERS, Held, Solved, StoredWeight
 
 __all__ = ["COUNTERS", "Crossbar", "Held", "Pulses", "Solved"]
@@ -65,22 +66,22 @@ class Crossbar(StoredWeight):
 
     def weight(self) -> tf.Tensor:
         """Return the weights (in, out) that the states stand for; differentiable in the states."""
-        code, w_max = self.layout.code, tf.convert_to_tensor(self.w_max.value)
-        faults, inputs = self.variables.get("faults"), self.tensors()
+        code, inputs, faults = self.layout.code, self.tensors(), self.variables.get("faults")
+        # Read here: where a loop of a graph goes backward nobody may touch variables.
+        w_max = tf.convert_to_tensor(self.w_max.value)
+        healthy = None if faults is None else self._healthy(tf.convert_to_tensor(faults.value))
 
         @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
         def decoded(state: tf.Tensor) -> Any:
-            if faults is None:
-                value = mapping.decode(code, state, w_max)
+            if healthy is None:
+                value = mapping.decode(code, tf.clip_by_value(state, 0.0, 1.0), w_max)
             else:
                 shape = tf.TensorSpec(state.shape[1:], state.dtype)
                 (value,) = host_call(self._weight, inputs, [shape], stateful=False)
 
             def gradient(bar: tf.Tensor) -> tf.Tensor:
-                state_bar = self.state_gradient(bar)
-                if faults is None:
-                    return state_bar
-                return tf.where(self._healthy(tf.convert_to_tensor(faults.value)), state_bar, 0)
+                state_bar = self.state_gradient(bar, w_max)
+                return state_bar if healthy is None else tf.where(healthy, state_bar, 0)
 
             return value, gradient
 
@@ -102,14 +103,17 @@ class Crossbar(StoredWeight):
     def conductances(self) -> Array:
         """Return the conductances (devices, in, out), siemens, with variation, faults and drift."""
         held = self.present()
-        state = np.clip(held.state, 0.0, 1.0)
         blocks = [
             conductances(layout, values, self.parts_of(held.buffers, part), self.time, int(held.counters[0]))
-            for part, (layout, values) in enumerate(zip(self.layouts, self.states(state), strict=True))
+            for part, (layout, values) in enumerate(zip(self.layouts, self.states(held.state), strict=True))
         ]
         return np.concatenate(blocks, axis=-1)
 
     # Training.
+
+    def first_sample(self, x: tf.Tensor) -> tf.Tensor:
+        """Return the index of a call's first sample in the global batch."""
+        return first_sample(x)
 
     def target(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """Return what the gradient of a call flows to, of the tensors that the call reads."""
@@ -120,15 +124,29 @@ class Crossbar(StoredWeight):
         """Whether the gradients of several calls are wanted in the order in which errors come back."""
         return self.chip.update.pulsed
 
+    def sends(self, errors: Array, what: str, held: Held) -> bool:
+        """Return whether errors can go backward; NaN and infinity raise one clear line.
+
+        In half precision they do not: Keras tries out the scale of the loss. There they go on as NaN, so that
+        the step is skipped, and no layer keeps pulses of it.
+        """
+        if is_finite(errors):
+            return True
+        if self.owner.compute_dtype != "float16":
+            self.require_finite(errors, what, held)
+        with self.group.lock:
+            for member in self.group:
+                member.pulses = []
+        return False
+
     def call_gradient(self, residual: Residual, sent: Encoded, dy: Array, held: Held) -> Array:
         """Return the gradient of the target that one call of a linear layer leaves, ``crossbar`` mode."""
         bar = weight_gradient(self.layout, residual, sent, dy)
         found: Array = mapping.state_gradient(self.layout.code, bar, float(held.buffers["w_max"]))
         return found
 
-    def state_gradient(self, weight_bar: tf.Tensor) -> tf.Tensor:
+    def state_gradient(self, weight_bar: tf.Tensor, w_max: tf.Tensor) -> tf.Tensor:
         """Return dL/ds (devices, in, out) from dL/dw (in, out), by the ideal mapping."""
-        w_max = tf.convert_to_tensor(self.w_max.value)
         return tf.stack([(gain * w_max) * weight_bar for gain in self.layout.code.gains])
 
     def weight_gradient(self, bar: tf.Tensor) -> tf.Tensor:

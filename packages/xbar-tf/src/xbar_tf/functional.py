@@ -7,7 +7,8 @@ do the rest at their own speed. Elsewhere the engine's forward and backward are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,10 @@ from xbar_core.engine.matrices_vjp import matrices_vjp
 from xbar_core.engine.patches import Geometry
 from xbar_tf import convolution, reads
 from xbar_tf._bridge import Array, host, host_call, to_analog, wants_gradient
-from xbar_tf.crossbar import Crossbar
-from xbar_tf.parallel import first_sample
+from xbar_tf.crossbar import Crossbar, Held
 from xbar_tf.reads import Note
+
+Shape = Any  # a sequence of int, or None where a graph does not know
 
 __all__ = ["crossbar_convolution", "crossbar_linear", "effective_weight", "finite", "is_product"]
 
@@ -42,11 +44,13 @@ def effective_weight(crossbar: Crossbar, training: bool) -> tf.Tensor:
 
 def _ideal_weight(crossbar: Crossbar, state: tf.Tensor) -> tf.Tensor:
     """Return the weights as TensorFlow computes them; states beyond [0, 1] are read as their ends."""
+    # Read here: where a loop of a graph goes backward nobody may touch variables.
+    w_max = tf.convert_to_tensor(crossbar.w_max.value)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator, unused-ignore]
     def decoded(state: tf.Tensor) -> Any:
         ratio = mapping.decode(crossbar.layout.code, tf.clip_by_value(state, 0.0, 1.0), 1.0)
-        return ratio * tf.convert_to_tensor(crossbar.w_max.value), crossbar.state_gradient
+        return ratio * w_max, lambda bar: crossbar.state_gradient(bar, w_max)
 
     return decoded(state)
 
@@ -64,7 +68,7 @@ def finite(x: tf.Tensor, crossbar: Crossbar) -> tf.Tensor:
 
 
 def _solved_weight(crossbar: Crossbar, state: tf.Tensor, training: bool) -> tf.Tensor:
-    inputs = crossbar.tensors()
+    inputs, w_max = crossbar.tensors(), tf.convert_to_tensor(crossbar.w_max.value)
     spec = tf.TensorSpec(state.shape[1:], state.dtype)
     kept = tf.TensorSpec((2,), "int64")
 
@@ -76,7 +80,8 @@ def _solved_weight(crossbar: Crossbar, state: tf.Tensor, training: bool) -> tf.T
 
     def derivative(bar: Array, kept: Array, *arrays: Array) -> list[Array]:
         held = crossbar.held(arrays)
-        crossbar.require_finite(bar, "weight gradient", held)
+        if not crossbar.sends(bar, "weight gradient", held):
+            return [np.full_like(held.state, np.nan)]
         solved = crossbar.recalled(int(kept[0]), held, int(kept[1]))
         bar = bar * held.buffers["w_max"]
         parts = [
@@ -91,7 +96,7 @@ def _solved_weight(crossbar: Crossbar, state: tf.Tensor, training: bool) -> tf.T
 
         def gradient(bar: tf.Tensor) -> tf.Tensor:
             if crossbar.crossbar_mode:
-                return crossbar.state_gradient(bar)
+                return crossbar.state_gradient(bar, w_max)
             whole = tf.TensorSpec(state.shape, state.dtype)
             (result,) = host_call(derivative, [bar, note, *inputs], [whole], stateful=False)
             return result
@@ -121,8 +126,7 @@ def crossbar_linear(x: Any, crossbar: Crossbar, training: bool = False) -> tf.Te
     if is_product(crossbar):
         weight, x = effective_weight(crossbar, training), finite(x, crossbar)
         return tf.matmul(x, weight) if len(x.shape) == 2 else tf.tensordot(x, weight, 1)
-    shape = (*x.shape[:-1], crossbar.layout.outputs)
-    y = _registered(_Product(crossbar), x, shape, training)
+    y = _registered(_Product(crossbar), x, lambda shape: (*shape[:-1], crossbar.layout.outputs), training)
     crossbar.count_call(training, y)
     return y
 
@@ -148,12 +152,14 @@ def crossbar_convolution(x: Any, crossbar: Crossbar, geometry: Geometry, trainin
     Tensor (batch, ..., out)
     """
     x = to_analog(x, crossbar.dtype)
-    size: Sequence[int | None] = (
-        geometry.output(x.shape[1:-1]) if None not in x.shape[1:-1] else (None,) * len(geometry.kernel)
-    )
+
+    def shape_of(shape: Shape) -> Shape:
+        size: Shape = shape[1:-1]
+        size = (None,) * len(size) if None in size else geometry.output(size)
+        return (shape[0], *size, crossbar.layout.outputs * crossbar.parts)
+
     kind = convolution.Convolution if crossbar.crossbar_mode else convolution.Unfolded
-    shape = (x.shape[0], *size, crossbar.layout.outputs * crossbar.parts)
-    y = _registered(kind(crossbar, geometry), x, shape, training)
+    y = _registered(kind(crossbar, geometry), x, shape_of, training)
     crossbar.count_call(training, y)
     return y
 
@@ -170,38 +176,56 @@ class _Product:
     exact = staticmethod(reads.exact)
 
 
-def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: bool) -> tf.Tensor:
-    """Return a read of x, with its backward pass in the chip's mode.
+def _registered(read: Any, x: tf.Tensor, shape_of: Callable[[Shape], Shape], training: bool) -> tf.Tensor:
+    """Return a read of x, of the shape that `shape_of` gives, with its backward pass in the chip's mode.
 
     In a graph nobody knows whether dL/dx will be asked for: it is a node of its own, which runs only if so.
     The gradient of the states is another one: errors go on to the layers before while it is computed.
     """
     crossbar: Crossbar = read.crossbar
-    inputs, backward, first = crossbar.tensors(), wants_gradient(x), first_sample(x)
+    inputs, backward, first = crossbar.tensors(), wants_gradient(x), crossbar.first_sample(x)
     dtype, number = x.dtype, x.dtype.as_numpy_dtype
     keeps_x = reads.keeps_inputs(crossbar.layout)
     # Without a tape (eagerly) no matrices of the backward read are wanted; in a graph, once they have been.
     asked = backward and tf.executing_eagerly()
+    target = crossbar.target(inputs)
 
     def ahead(x: Array, first: Array, *arrays: Array) -> list[Array]:
         held = crossbar.held(arrays)
-        y, words, note = read.forward(crossbar, x, held, training=training, first=int(first), backward=asked)
+        if x.size == 0:
+            y, words, note = np.zeros(shape_of(x.shape), number), x, reads.unread(crossbar, held, training)
+        else:
+            y, words, note = read.forward(
+                crossbar, x, held, training=training, first=int(first), backward=asked
+            )
         return [y, note.pack()] if keeps_x else [y, note.pack(), words]
 
     def settled(dy: Array, note: Array) -> list[Array]:
         scale = reads.error_scale(crossbar, dy, Note.unpack(note, number))
         return [np.array(reads._scale(scale), np.float64)]
 
+    def unsent(dy: Array, held: Held) -> float | None:
+        """Return what gradients are where no errors can be sent, or None."""
+        if dy.size == 0:
+            return 0.0
+        return None if crossbar.sends(dy, "gradient of the output", held) else math.nan
+
     def errors(dy: Array, scale: Array, kept: Array, note: Array, *arrays: Array) -> list[Array]:
         held, full_scale = crossbar.held(arrays), reads._unscale(scale[0], scale[1], number)
+        if (given := unsent(dy, held)) is not None:
+            return [np.full(target.shape, given, number)]
         return [read.state_gradient(crossbar, dy, full_scale, kept, held, Note.unpack(note, number))]
 
     def back(dy: Array, scale: Array, size: Array, note: Array, *arrays: Array) -> list[Array]:
         held, full_scale = crossbar.held(arrays), reads._unscale(scale[0], scale[1], number)
+        if (given := unsent(dy, held)) is not None:
+            return [np.full(size, given, number)]
         return [read.transposed(crossbar, dy, full_scale, held, Note.unpack(note, number), *_size(size))]
 
     def derivative(dy: Array, x: Array, note: Array, *arrays: Array) -> list[Array]:
         held = crossbar.held(arrays)
+        if (given := unsent(dy, held)) is not None:
+            return [np.full_like(held.state, given), np.full_like(x, given)][: 1 + backward]
         dx, state_bar = read.exact(crossbar, dy, x, held, Note.unpack(note, number), need_x=backward)
         return [state_bar] if dx is None else [state_bar, dx]
 
@@ -213,7 +237,9 @@ def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: 
         kept_specs = [tf.TensorSpec((reads.note_size(crossbar.parts),), "float64")]
         if not keeps_x:
             kept_specs.append(tf.TensorSpec(None, dtype))
-        y, note, *words = host_call(ahead, [x, first, *inputs], [tf.TensorSpec(shape, dtype)], kept_specs)
+        y, note, *words = host_call(
+            ahead, [x, first, *inputs], [tf.TensorSpec(shape_of(x.shape), dtype)], kept_specs
+        )
         kept = words[0] if words else x
 
         def gradient(dy: tf.Tensor) -> list[tf.Tensor]:
@@ -239,4 +265,4 @@ def _registered(read: Any, x: tf.Tensor, shape: Sequence[int | None], training: 
 
         return y, gradient
 
-    return product(crossbar.target(inputs), *([x] if backward else []))
+    return product(target, *([x] if backward else []))

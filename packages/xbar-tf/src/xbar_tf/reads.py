@@ -23,7 +23,7 @@ from xbar_core.engine.layout import Layout
 from xbar_core.engine.parts import read_parts
 from xbar_core.engine.pulses import Pulses
 from xbar_core.engine.ranges import settle
-from xbar_tf._bridge import Array
+from xbar_tf._bridge import Array, is_finite
 from xbar_tf.crossbar import Crossbar, Held, Solved
 
 
@@ -59,6 +59,11 @@ class Note(NamedTuple):
         version, step, first, training, epoch = (int(n) for n in values[:5])
         scales = [_unscale(value, kind, dtype) for value, kind in values[5:].reshape(-1, 2)]
         return cls(version, Call(step, first, bool(training), epoch), scales[0], tuple(scales[1:]))
+
+
+def unread(crossbar: Crossbar, held: Held, training: bool) -> Note:
+    """Return the note of a call without samples: no matrix, no range."""
+    return Note(0, call_of(held, training, 0), 1.0, (1.0,) * crossbar.parts)
 
 
 def note_size(parts: int) -> int:
@@ -142,9 +147,12 @@ def forward(
 
 
 def error_scale(crossbar: Crossbar, dy: Array, note: Note) -> Any:
-    """Return the full scale that errors dy (batch, ..., out) are sent with, in `crossbar` mode."""
+    """Return the full scale that errors dy (batch, ..., out) are sent with, in `crossbar` mode.
+
+    Nothing is learned where there are none, or any is not finite: those are not sent.
+    """
     plan = crossbar.layout.backward
-    if not plan.converts_input:
+    if not plan.converts_input or dy.size == 0 or not is_finite(dy):
         return 1.0
     with crossbar.group.lock:
         before = crossbar.ranges
@@ -167,7 +175,6 @@ def state_gradient(
     kept : array (batch, ..., in)
         Words of the forward call, or its inputs (see `keeps_inputs`).
     """
-    crossbar.require_finite(dy, "gradient of the output", held)
     layout, dy = crossbar.layout, np.ascontiguousarray(dy)
     sent = encode(layout, layout.backward, dy, full_scale, note.call)
     residual = Residual(kept, note.full_scale, note.current_scales[0], note.call)
@@ -186,7 +193,6 @@ def _keep_pulses(crossbar: Crossbar, residual: Residual, sent: Encoded, dy: Arra
 
 def transposed(crossbar: Crossbar, dy: Array, full_scale: Any, held: Held, note: Note) -> Array:
     """Return dL/dx by the transposed read, in `crossbar` mode."""
-    crossbar.require_finite(dy, "gradient of the output", held)
     layout, call = crossbar.layout, note.call
     solved = crossbar.recalled(note.version, held, call.step, backward=True)
     sent = encode(layout, layout.backward, np.ascontiguousarray(dy), full_scale, call)
@@ -202,7 +208,6 @@ def exact(
     crossbar: Crossbar, dy: Array, x: Array, held: Held, note: Note, *, need_x: bool = True
 ) -> tuple[Array | None, Array]:
     """Return dL/dx (None where it is not needed) and dL/ds: the derivative of the simulated read."""
-    crossbar.require_finite(dy, "gradient of the output", held)
     solved: Solved = crossbar.recalled(note.version, held, note.call.step)
     inputs, errors = split(x, crossbar.parts), split(dy, crossbar.parts)
     ranges = crossbar.ranges

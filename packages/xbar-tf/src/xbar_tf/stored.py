@@ -147,7 +147,8 @@ class StoredWeight(ArraySets):
         return self.parts_of({name: host(self.variables[name]) for name in self.buffer_names}, part)
 
     def states(self, state: Array) -> list[Array]:
-        """Return the states of every array set."""
+        """Return the states that the devices of every array set hold, as a read takes them: in [0, 1]."""
+        state = np.clip(state, 0.0, 1.0)
         if self.parts == 1:
             return [state]
         return [np.ascontiguousarray(state[..., self.columns(k)]) for k in range(self.parts)]
@@ -278,7 +279,6 @@ class StoredWeight(ArraySets):
 
     def requests(self, held: Held, step: int) -> list[Request]:
         """Return what is asked of `read_matrices`, for every array set."""
-        state = np.clip(held.state, 0.0, 1.0)
         references = self._references()
         return [
             Request(
@@ -291,7 +291,7 @@ class StoredWeight(ArraySets):
                 update=int(held.counters[2]),
                 references=references[part],
             )
-            for part, (layout, values) in enumerate(zip(self.layouts, self.states(state), strict=True))
+            for part, (layout, values) in enumerate(zip(self.layouts, self.states(held.state), strict=True))
         ]
 
     def accept(self, held: Held, step: int, requests: list[Request], matrices: list[Matrices]) -> None:

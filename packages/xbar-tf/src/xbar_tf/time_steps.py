@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from xbar_core import mapping
 from xbar_core.engine import Encoded, Ranges, Residual
-from xbar_tf._bridge import Array, host_call
+from xbar_tf._bridge import Array, host_call, is_finite
 from xbar_tf.crossbar import COUNTERS, Crossbar, Held, Solved
 from xbar_tf.functional import crossbar_linear, effective_weight, finite, is_product
 from xbar_tf.stored import advance
@@ -54,6 +54,7 @@ class TimeSteps(Crossbar):
 
     __slots__ = (
         "_asked",
+        "_before",
         "_crossbar",
         "_first",
         "_learned",
@@ -61,6 +62,7 @@ class TimeSteps(Crossbar):
         "_now",
         "_outer",
         "_read",
+        "_samples",
         "_target",
         "_training",
     )
@@ -72,6 +74,7 @@ class TimeSteps(Crossbar):
         self._learned: list[Ranges] | None = None
         self._matrix: tf.Tensor | None = None
         self._read: list[tf.Tensor] = []
+        self._before = self._samples = tf.constant(0, "int64")
         self._now: Any = 0
         self._target: tf.Tensor | None = None
         self._outer: list[tuple[Array, Array]] = []
@@ -81,6 +84,8 @@ class TimeSteps(Crossbar):
         if is_product(self):
             self._matrix = effective_weight(self._crossbar, self._training)
             return states if tf.executing_eagerly() else [finite(states[0], self), *states[1:]]
+        # Inside of a loop replicas cannot tell each other what they have.
+        self._before, self._samples = super().first_sample(states[0]), tf.shape(states[0], "int64")[0]
         self._read = super().tensors()
         self._target = self._joined(self._read[0]) if self.crossbar_mode else self._read[0]
         with tf.control_dependencies([_mark(self._begin)]):
@@ -108,6 +113,12 @@ class TimeSteps(Crossbar):
         state, counters, *buffers = self._read
         return [state, counters + self._counted(self._now), *buffers]
 
+    def first_sample(self, x: tf.Tensor) -> tf.Tensor:
+        """Return the index of a step's first sample; masks of several gates send each several times."""
+        if tf.get_static_value(self._before) == 0:
+            return self._before
+        return self._before * (tf.shape(x, "int64")[0] // tf.maximum(self._samples, 1))
+
     def count_call(self, training: bool, after: tf.Tensor) -> None:
         """Leave it to `end`."""
 
@@ -134,8 +145,10 @@ class TimeSteps(Crossbar):
         """Return a number whose gradient is known when those of all steps are: then it is the state's."""
 
         def product(bar: Array, w_max: Array) -> list[Array]:
-            x, dy = (np.concatenate(factors) for factors in zip(*self._outer, strict=True))
-            self._outer = []
+            kept, self._outer = self._outer, []
+            if not kept or not is_finite(bar):  # steps without samples, or of half precision's NaN
+                return [np.full(state.shape, bar)]
+            x, dy = (np.concatenate(factors) for factors in zip(*kept, strict=True))
             return [mapping.state_gradient(self.layout.code, x.T @ dy, float(w_max))]
 
         w_max = tf.convert_to_tensor(self.w_max.value)

@@ -29,7 +29,7 @@ class Task(NamedTuple):
 
 TASKS = [
     pytest.param(Task("mlp", 0.05, 8, 64), id="mlp"),
-    pytest.param(Task("lenet5", 0.05, 28, 32), id="lenet5"),
+    pytest.param(Task("lenet5", 0.05, 28, 128), id="lenet5"),  # smaller batches do not settle at this rate
     pytest.param(Task("lstm", 0.05, 8), id="lstm"),
     pytest.param(Task("resnet20", 0.01, 8), id="resnet20", marks=pytest.mark.slow),
 ]

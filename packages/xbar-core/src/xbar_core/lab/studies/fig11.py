@@ -70,6 +70,7 @@ def _figure(table: Table) -> Figure:
             axes.set_xscale("log", base=2)
             axes.set_xticks(_SIZES, [str(size) for size in _SIZES])
     left.set_ylabel("test accuracy [%]")
+    left.set_ylim(0, 105)
     right.set_ylabel("largest change of an entry by wires [%]")
     right.set_yscale("log")
     left.legend(fontsize=8)

@@ -70,6 +70,8 @@ def _figure(table: Table) -> Figure:
             axes.minorticks_off()
     axes_of[_QUIET].set_ylabel("test accuracy [%]")
     axes_of[_NOISY].set_ylabel(f"test accuracy, sensing noise {_NOISY} [%]")
+    for name in _SENSING:
+        axes_of[name].set_ylim(0, 105)
     axes_of["circuit"].set_ylabel("largest change of an entry by wires [%]")
     axes_of[_QUIET].legend(fontsize=8)
     figure.suptitle("Sensitivity to the on/off ratio (figure 12)", fontsize=10)

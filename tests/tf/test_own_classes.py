@@ -241,6 +241,35 @@ def test_layers_that_keras_does_not_see_are_refused() -> None:
         convert(model, CHIP)
 
 
+class TwoInputs(keras.Model):
+    """Of two arguments Keras tells the shape of the first."""
+
+    def __init__(self, needs: bool) -> None:
+        super().__init__()
+        self.needs, self.one, self.two = needs, layers.Dense(3), layers.Dense(3)
+
+    def call(self, x: Any, y: Any = None) -> Any:
+        if y is None and self.needs:
+            raise ValueError("y is wanted")
+        return self.one(x) if y is None else self.one(x) + self.two(y)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"needs": self.needs}
+
+
+def test_models_of_two_arguments() -> None:
+    """The second may be left out, else one line holds the user's own words and says what to do."""
+    native = TwoInputs(needs=False)
+    native(X, X)
+    chip = convert(native, "ideal", {"two": None})
+    np.testing.assert_allclose(chip(X, X), native(X, X), rtol=1e-5, atol=1e-6)
+    native = TwoInputs(needs=True)
+    native(X, X)
+    with pytest.raises(ConfigError, match=r"ValueError: y is wanted\); have it take all") as caught:
+        convert(native, CHIP)
+    assert "\n" not in str(caught.value)
+
+
 class Tied(keras.Model):
     """One layer by itself and in a wrapper."""
 

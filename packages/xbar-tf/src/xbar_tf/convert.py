@@ -68,7 +68,8 @@ def convert(
     -------
     Model
         The converted network, to be compiled. `conversion_report` tells what became of every layer,
-        `to_native` goes back.
+        `to_native` goes back. A subclass of Sequential, or of Model that makes itself of inputs and outputs,
+        comes back as a plain model of its layers: methods of its own, as a ``train_step``, are lost.
 
     Raises
     ------

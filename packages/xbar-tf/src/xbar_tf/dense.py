@@ -61,7 +61,8 @@ class KernelLayer(CrossbarLayer):
         return (cls.kernel_name,)
 
     def _w_max(self, suffix: str) -> float | None:
-        return self._given_w_max.get(self.kernel_name)
+        found: float | None = self._given_w_max.get(self.kernel_name)
+        return found
 
     def kernel_shape(self, channels: int) -> tuple[int, ...]:
         """Return the shape of the native kernel for inputs of this many channels."""

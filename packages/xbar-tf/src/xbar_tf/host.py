@@ -71,7 +71,7 @@ class CrossbarLayer(keras.layers.Layer):
         self.chip = resolve_chip(config, seed)
         self.key, self.signed_input = key, signed_input
         names = self.weight_names()
-        self._given_w_max = check_by_name("w_max", w_max, names, "weight") if names else w_max
+        self._given_w_max: Any = check_by_name("w_max", w_max, names, "weight") if names else w_max
         self.key_of_file = key is None
         # Not by assignment: Keras would track it, and lock it once the layer is built.
         self.__dict__["crossbars"] = {}
@@ -160,7 +160,7 @@ class CrossbarLayer(keras.layers.Layer):
         if isinstance(self._given_w_max, Mapping):
             found = self._given_w_max.get(suffix)
             return None if found is None else float(found)
-        return self._given_w_max
+        return None if self._given_w_max is None else float(self._given_w_max)
 
     # Programming and reading back.
 

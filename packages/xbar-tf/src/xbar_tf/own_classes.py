@@ -9,6 +9,7 @@ found as always, because it is registered or in ``custom_objects``.
 from __future__ import annotations
 
 import inspect
+import re
 from collections import deque
 from collections.abc import Mapping
 from functools import cache, partial
@@ -141,10 +142,27 @@ def _call_once(model: Any, built: Mapping[str, Any]) -> None:
         return np.zeros([1 if length is None else length for length in shape], model.compute_dtype)
 
     shapes = built.get("shapes_dict")
-    if shapes is None:
-        model(zeros(built["input_shape"]), training=False)
-    else:
-        model(**{name.removesuffix("_shape"): zeros(each) for name, each in shapes.items()}, training=False)
+    try:
+        if shapes is None:
+            model(zeros(built["input_shape"]), training=False)
+        else:
+            given = {name.removesuffix("_shape"): zeros(each) for name, each in shapes.items()}
+            model(**given, training=False)
+    except Exception as error:  # the user's own code may fail in any way
+        raise ConfigError(
+            f"model: a {type(model).__name__} cannot be called with inputs of shapes "
+            f"{shapes or built['input_shape']}, which is what Keras tells of them ({cause(error)}); have it "
+            "take all inputs as one argument, a list or dict, or give the class get_build_config and "
+            "build_from_config"
+        ) from error
+
+
+def cause(error: Exception) -> str:
+    """Return the line of an error that tells what happened: Keras frames it in others, and in colours."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception encountered when calling", "{{"))]
+    return f"{type(error).__name__}: {next(iter(told or lines), '')}"
 
 
 def with_layers(model: Any, replaced: Mapping[int, Any]) -> Any:

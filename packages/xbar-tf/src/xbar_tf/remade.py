@@ -14,7 +14,7 @@ import keras
 from xbar_core.errors import ConfigError
 from xbar_tf._plan import children, is_container, is_wrapper, own_weights, walk
 from xbar_tf.native import native_class, on_crossbars
-from xbar_tf.own_classes import class_of, fresh, own_config, with_layers
+from xbar_tf.own_classes import cause, class_of, fresh, own_config, with_layers
 
 Made = Callable[[Any], Any]
 """A function that returns the new form of a layer, or None where it stays what it is."""
@@ -117,6 +117,7 @@ class _Copy:
                     replaced[id(anew)] = now
                     whole.append(name)
                     continue
+            _build_like(anew, layer)  # a call with fewer inputs than the model's own leaves layers out
             if children(layer):
                 _copy_weights(own_weights(layer), own_weights(anew))
             else:
@@ -138,11 +139,12 @@ def _made_anew(model: Any) -> Any:
     try:
         built = model.get_build_config() if model.built else None
         return fresh(class_of(model), own_config(model), built)
+    except ConfigError:
+        raise
     except Exception as error:  # the user's own code may fail in any way
-        reason = next(iter(str(error).strip().splitlines()), "")
         raise ConfigError(
-            f"model: a {type(model).__name__} cannot be made anew from its configuration "
-            f"({type(error).__name__}: {reason}); give the class get_config and from_config"
+            f"model: a {type(model).__name__} cannot be made anew from its configuration ({cause(error)}); "
+            "give the class get_config and from_config"
         ) from error
 
 

@@ -58,6 +58,14 @@ def test_import_loads_no_framework() -> None:
     assert not FOREIGN & set(loaded.split())
 
 
+def test_torch_adapter_loads_no_tensorflow() -> None:
+    """`import xbar_torch` loads neither TensorFlow nor Keras; the reverse stands in tests/tf."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    loaded = set(python("import sys, xbar_torch; print(*{m.split('.')[0] for m in sys.modules})").split())
+    assert "torch" in loaded
+    assert not {"tensorflow", "keras", "xbar_tf"} & loaded
+
+
 def test_import_takes_under_a_second() -> None:
     """`import xbar_core` takes under one second; processor time, best of three, so load does not matter."""
     code = "import time; t = time.process_time(); import xbar_core; print(time.process_time() - t)"

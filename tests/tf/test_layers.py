@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -667,3 +668,20 @@ import xbar_tf
     assert failed.returncode != 0
     assert failed.stdout.split() == ["imported"]
     assert "KERAS_BACKEND=tensorflow" in failed.stderr.splitlines()[-1]
+
+
+def test_another_backend_is_refused() -> None:
+    """Where Keras really runs on torch, `import xbar_tf` is one line with the fix."""
+    pytest.importorskip("torch", reason="torch is not installed, so Keras cannot run on it")
+    done = subprocess.run(
+        [sys.executable, "-c", "import keras, xbar_tf"],
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode != 0
+    assert (
+        "ConfigError: keras.backend: 'torch'; xbar_tf runs on the TensorFlow" in done.stderr.splitlines()[-1]
+    )

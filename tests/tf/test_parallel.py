@@ -11,7 +11,7 @@ pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
 
 def test_mirrored_replicas_with_remainders_are_one_chip() -> None:
-    """Batches of 8 and 5, of 8 and 1 samples: states, ranges and draws are those of one device with whole batches."""
+    """Batches of 8, 5 and 1 samples: states and draws are those of one device, ranges alike in both."""
     code = """
 import numpy as np, tensorflow as tf, keras
 cpu = tf.config.list_physical_devices("CPU")[0]

@@ -135,6 +135,28 @@ def test_goes_on_bit_by_bit(name: str) -> None:
     assert_equal(held, frozen)
 
 
+@pytest.mark.parametrize(
+    ("network", "chip"),
+    [
+        ("lstm", NOISY),
+        ("resnet20", preset("txsim-8bit")),
+        pytest.param("alexnet", preset("txsim-8bit"), marks=pytest.mark.slow),
+        ("alexnet", None),
+    ],
+)
+def test_networks_of_the_zoo_go_on_bit_by_bit(network: str, chip: Chip | None) -> None:
+    """One step, a fresh trainer with its state, one more: the same loss and the same states."""
+    recipe = Recipe(network)
+    first = make_trainer(recipe, DATA, chip)
+    train(first, 0, 1)
+    second = make_trainer(recipe, DATA, chip)
+    second.load(first.state())
+    (wanted,), (found,) = (train(each, 1, 2) for each in (first, second))
+    assert np.isfinite(wanted)
+    assert found == wanted
+    assert_equal(first.state(), second.state())
+
+
 def test_global_generators_and_settings_are_left_alone() -> None:
     """First weights and dropout are keyed by the seed; nothing global is read or moved."""
     chip, recipe = CHIPS["dropout"]

@@ -14,8 +14,8 @@ from xbar_core.lab.data import Batches, DataSet, evaluation_batches
 from xbar_core.lab.data.batches import ahead
 from xbar_core.lab.importing import own_code
 from xbar_core.lab.recipe import Recipe
-from xbar_core.lab.trainer import Trainer
-from xbar_core.lab.watch import Watch, suspect
+from xbar_core.lab.trainer import Arrays, Trainer
+from xbar_core.lab.watch import Watch, standing_still, suspect
 
 EVALUATED = 500
 """Samples that are evaluated at a time."""
@@ -138,7 +138,7 @@ class Training:
         self._batches, self._report, self._stop = batches, report, stop
         self.log: list[Epoch] = []
         self.position = Position()
-        self._watch = Watch(data.train_y)
+        self._watch = Watch(data.train_y, len(batches))
         self._evaluation = 0.0
         self._looked_at = data.normalised(data.test_x[:_LOOKED_AT]), data.test_y[:_LOOKED_AT]
 
@@ -199,6 +199,7 @@ class Training:
         with contextlib.closing(cast(Any, made)):
             for x, y in made:
                 with self._watched(f"step {position.step + 1}", x, y, f", a batch of {x.shape}"):
+                    held = self.trainer.weights() if self._watch.doubts else {}
                     step = self.trainer.step(x, y, rate)
                 count = len(y) * self._batches.ranks
                 position.step += 1
@@ -211,7 +212,7 @@ class Training:
                 spent += now - mark
                 self._report(self._progress((position.samples - before) / max(spent, 1e-9)))
                 if position.epoch >= self.recipe.warmup:
-                    self._warn(self._watch.see(step, count))
+                    self._warn(self._watch.see(step, count), held)
                 # Stopping after the last step leaves evaluation and log of the epoch to be done first.
                 stopping = self._stop() and position.step < len(self._batches)
                 if keeper is not None:
@@ -262,11 +263,13 @@ class Training:
             left / rate + self._evaluation * (epochs - at.epoch),
         )
 
-    def _warn(self, why: str) -> None:
+    def _warn(self, why: str, before: Arrays) -> None:
+        """Say that nothing is learned; `before` are the weights before the last step, if there are any."""
         if why:
             x, y = self._looked_at
             with self._watched(f"after step {self.position.step}", x, y):
-                where = suspect(self.trainer.health(x))
+                still = standing_still(before, self.trainer.weights()) if before else ""
+                where = suspect(self.trainer.health(x), still)
             self._report(
                 Note(self.name, f"epoch {self.position.epoch + 1}: it does not learn: {why}; {where}")
             )

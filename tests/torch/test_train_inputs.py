@@ -91,13 +91,15 @@ def test_bad_input_is_one_line(
 
 
 def test_own_network_and_data_train(capsys: pytest.CaptureFixture[str]) -> None:
-    """Both by import path, on a chip, with the data set's note printed."""
+    """Both by import path, on a chip, with the data set's note printed every time."""
     own = ["--network", "own_for_train_test:build", "--dataset", "own_for_train_test:load"]
     assert main(["train", "--out", "run", *own, "--epochs", "1", "--batch", "20", "--compare", ""]) == 0
     printed = capsys.readouterr().out
     assert "made up: 60 samples" in printed
     assert "own_for_train_test:build on mine: 40 training and 20 test samples" in printed
-    assert main(["evaluate", "run"]) == 0
+    for again in (["train", "--resume", "run"], ["evaluate", "run"]):
+        assert main(again) == 0
+        assert capsys.readouterr().out.count("note: made up: 60 samples") == 1
 
 
 def test_image_folder_trains(folder: Path) -> None:

@@ -81,6 +81,8 @@ def evaluate(
     for note in trained.notes:
         say(f"note: {note}")
     samples = trained.load_data(say)
+    if samples.note:
+        say(f"note: {samples.note}")
     trainer = trained.trainer(samples)
     say(
         f"{trained.spec.recipe.network} trained on {trained.variant} for {trained.epochs} epochs; "

@@ -142,7 +142,7 @@ def resume(
             f"processes: {processes}, but the run began with {folder.facts['processes']}; start as many"
         )
     _check(folder.spec, samples)
-    for text in _differences(folder):
+    for text in filter(None, [samples.note, *_differences(folder)]):
         options.report(Note("", text))
     with _held(path):
         return _train(folder, samples, options, fresh=False)

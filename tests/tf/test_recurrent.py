@@ -414,6 +414,25 @@ def test_first_weights_are_those_of_keras(kind: str) -> None:
         np.testing.assert_allclose(mine, wanted, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("chip", ["ideal", "txsim-8bit"])
+def test_steps_are_cut_once(chip: str) -> None:
+    """No step's gradient is as large as the sequence, as that of a slice is."""
+    layer = XbarLSTM(4, config=chip, return_sequences=True)
+    x = tf.zeros((2, 5, 3))
+    layer(x)
+
+    @tf.function
+    def step(x: tf.Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x, mask=tf.ones((2, 5), "bool"), training=True))
+        return tape.gradient(loss, trainable(layer))
+
+    library = step.get_concrete_function(x).graph.as_graph_def().library
+    loops = {node.op for function in library.function for node in function.node_def}
+    assert "TensorListGetItem" in loops
+    assert "StridedSliceGrad" not in loops
+
+
 def test_fit_trains_through_the_loop() -> None:
     """`fit` lowers the loss of a small memory task on a chip with converters."""
     keras.utils.set_random_seed(0)

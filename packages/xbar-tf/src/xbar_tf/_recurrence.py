@@ -125,6 +125,7 @@ class Loop:
         states : list of Tensor (batch, units)
             Initial states, h first.
         """
+        at: Callable[[Any], tf.Tensor]
 
         def step(n: Any, output: tf.Tensor, states: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
             def numbered(h: tf.Tensor, own: Any) -> tf.Tensor:
@@ -132,19 +133,23 @@ class Loop:
 
             t = length - 1 - n if self.reverse else n
             if mask is None:
-                states = cell(from_x[:, t], states, numbered)
+                states = cell(at(t), states, numbered)
                 return states[0], states
             here = mask[:, t][:, None]
             # What is skipped is sent as 0, so that it moves no range.
-            new = cell(from_x[:, t], [tf.where(here, states[0], 0), *states[1:]], numbered)
+            new = cell(at(t), [tf.where(here, states[0], 0), *states[1:]], numbered)
             output = tf.where(here, new[0], 0 if self.zero_masked else output)
             return output, [tf.where(here, now, held) for now, held in zip(new, states, strict=True)]
 
         output = tf.zeros_like(states[0])
+        # Cut once: the gradient of a slice would be as large as all steps together, for every step.
         if not (tf.executing_eagerly() or self.unroll):
             length = tf.shape(from_x)[1]
+            each = tf.TensorArray(from_x.dtype, length, element_shape=(from_x.shape[0], from_x.shape[2]))
+            at = each.unstack(tf.transpose(from_x, (1, 0, 2))).read
             return self._symbolic(step, length, output, states)
         length, outputs = from_x.shape[1], []
+        at = tf.unstack(from_x, axis=1).__getitem__
         for n in range(length):
             output, states = step(n, output, states)
             outputs.append(output)

@@ -372,8 +372,9 @@ def test_missing_extra_is_one_line(folder: Path, module: str) -> None:
 def test_interrupt_exits_130(folder: Path) -> None:
     """Ctrl-C in the middle of a solve: exit code 130, one line, no file."""
     code = (
-        "import sys, time, xbar_core.cli.circuit as c\n"
+        "import signal, sys, time, xbar_core.cli.circuit as c\n"
         "from xbar_core.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "def slow(*a):\n"
         "    print('started', flush=True)\n"
         "    time.sleep(60)\n"

@@ -195,6 +195,37 @@ def test_damaged_checkpoint(tmp_path: Path, damage: str) -> None:
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
 
 
+def test_checkpoint_of_another_version(tmp_path: Path) -> None:
+    """Facts that lack something are one line that names it, and the checkpoint stays."""
+    with pytest.raises(Interrupted):
+        run(SPEC, tmp_path, Options(stop=Stopper(4), minutes=0.0))
+    path = tmp_path / "native" / LAST
+    found = read_checkpoint(path)
+    del found.facts["watch"]["windows"]
+    path.write_bytes(checkpoint.encode(found.state, found.facts))
+    with pytest.raises(ConfigError, match=r"'native' was written by another version.*'windows'"):
+        resume(tmp_path)
+    assert path.exists()
+
+
+def test_nan_within_an_epoch_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that a step made NaN do not replace the last checkpoint, which a run goes on from."""
+    step = FakeTrainer.step
+
+    def fourth_breaks(trainer: FakeTrainer, *arguments: Any) -> Any:
+        found = step(trainer, *arguments)
+        if trainer.steps == 4:
+            trainer.weight[0, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(FakeTrainer, "step", fourth_breaks)
+    with pytest.raises(Interrupted):
+        run(SPEC, tmp_path, Options(stop=Stopper(3), minutes=0.0))
+    kept = read_checkpoint(tmp_path / "native" / LAST)
+    assert kept.facts["position"]["step"] == 3
+    assert all(np.isfinite(array).all() for array in kept.state.values())
+
+
 def test_both_checkpoints_damaged(tmp_path: Path) -> None:
     """Where no checkpoint is whole, that is said, and the variant starts anew."""
     run(SPEC, tmp_path / "whole")

@@ -56,6 +56,20 @@ def network(classes: int, image_shape: tuple[int, ...]) -> nn.Module:
     )
 
 
+def wide(classes: int, image_shape: tuple[int, ...]) -> nn.Module:
+    """Large enough that torch and the circuit's kernels share its work among threads."""
+    return nn.Sequential(
+        nn.Conv2d(1, 64, 3, padding=1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * 64, 128),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(128, classes),
+    )
+
+
 def spec() -> RunSpec:
     recipe = Recipe("killed_run:network", epochs=4, batch=8, rate=0.05, augment="crop-flip")
     return RunSpec(recipe, "killed_run:squares", CHIPS)

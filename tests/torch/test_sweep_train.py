@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from xbar_core.lab.data import Batches, evaluation_batches
 from xbar_core.lab.sweep import Plan, Store, Table, parse_field, run_points
 from xbar_core.lab.sweep.training import check_training
 from xbar_core.lab.trainer import trainer_factory
+from xbar_torch.trainer import TorchTrainer
 
 SMALL = ("network=mlp", "epochs=2", "batch=64", "limit=300")
 
@@ -65,6 +67,25 @@ def test_diverged_training_is_a_result(tmp_path: Path) -> None:
     row = Table.collect([point], store).rows[0]
     assert row.metric("diverged") == 1
     assert row.metric("accuracy") < 0.3
+
+
+def test_training_whose_last_weights_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any weights from before it is a result, too: diverged, and nothing is labelled rightly."""
+    step = TorchTrainer.step
+
+    def last_one_breaks(trainer: TorchTrainer, *arguments: Any) -> Any:
+        found = step(trainer, *arguments)
+        with torch.no_grad():
+            next(trainer.network.parameters()).fill_(torch.nan)
+        return found
+
+    monkeypatch.setattr(TorchTrainer, "step", last_one_breaks)
+    fields = ("network=mlp", "epochs=2", "batch=300", "limit=300", "preset=native")
+    (point,) = Plan(tuple(map(parse_field, fields))).points()
+    store = Store(tmp_path)
+    assert run_points([point], store, workers=0).failed == 0
+    row = Table.collect([point], store).rows[0]
+    assert (row.metric("diverged"), row.metric("accuracy")) == (1, 0)
 
 
 @pytest.mark.parametrize(

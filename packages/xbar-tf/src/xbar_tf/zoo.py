@@ -22,9 +22,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from xbar_core._checks import check_integer, nearest
-from xbar_core.errors import ConfigError, ShapeError
-from xbar_core.lab.importing import is_import_path
+from xbar_core._checks import check_integer
+from xbar_core.errors import ShapeError
+from xbar_core.lab.importing import check_network_name
 from xbar_tf.own_network import own_network
 
 
@@ -66,16 +66,11 @@ def build(name: str, classes: int, image_shape: Sequence[int], *, seed: int | No
     TensorShape([2, 10])
     """
     known = _builders()
-    own = is_import_path(name)
-    if name not in known and not own:
-        raise ConfigError(
-            f"network: unknown name {name!r}{nearest(name, known)}; use one of {', '.join(known)}, or "
-            "package.module:function"
-        )
+    check_network_name(name, known)
     check_integer("classes", classes, minimum=1)
     shape = tuple(check_integer("image_shape", length, minimum=1) for length in image_shape)
     sample = (*shape[1:], shape[0]) if len(shape) == 3 else shape
-    if own:
+    if name not in known:
         return own_network(name, classes, shape, sample)
     image = layers.Input(sample, name="image", dtype=keras.config.dtype_policy().variable_dtype)
     logits = known[name](_Twins(seed), image, classes, shape)

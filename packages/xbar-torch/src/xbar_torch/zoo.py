@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from xbar_core._checks import check_integer, nearest
-from xbar_core.errors import ConfigError, ShapeError
-from xbar_core.lab.importing import is_import_path
+from xbar_core._checks import check_integer
+from xbar_core.errors import ShapeError
+from xbar_core.lab.importing import check_network_name
 from xbar_torch.own_network import own_network
 
 
@@ -326,15 +326,10 @@ def build(name: str, classes: int, image_shape: Sequence[int]) -> nn.Module:
     torch.Size([2, 10])
     """
     known = _builders()
-    own = is_import_path(name)
-    if name not in known and not own:
-        raise ConfigError(
-            f"network: unknown name {name!r}{nearest(name, known)}; use one of {', '.join(known)}, or "
-            "package.module:function"
-        )
+    check_network_name(name, known)
     check_integer("classes", classes, minimum=1)
     shape = tuple(check_integer("image_shape", length, minimum=1) for length in image_shape)
-    return own_network(name, classes, shape) if own else known[name](classes, shape)
+    return known[name](classes, shape) if name in known else own_network(name, classes, shape)
 
 
 def _builders() -> dict[str, Callable[[int, Sequence[int]], nn.Module]]:

@@ -32,7 +32,7 @@ from xbar_core.lab.run import Diverged, Interrupted, Options, RunResult, checked
 from xbar_core.lab.run_folder import RunFolder
 from xbar_core.lab.run_names import CURVES, METRICS, NATIVE, RUN
 from xbar_core.lab.run_spec import RunSpec
-from xbar_core.lab.trainer import trainer_factory
+from xbar_core.lab.trainer import check_network, trainer_factory
 
 _ECHO = 1.0  # seconds in which a signal to several processes comes again
 _WITH_RESUME = ("resume_", "data", "tensorboard", "checkpoint_minutes")
@@ -134,7 +134,7 @@ def train(
         cast(Any, dtype),
     )
     chips = _chips(preset, set_ or [], compare_with)
-    trainer_factory(framework)
+    check_network(framework, network)
     _check_optimizer(recipe, chips, preset)
     if is_folder(dataset):
         dataset = str(Path(dataset).expanduser().absolute())

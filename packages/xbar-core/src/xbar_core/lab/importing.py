@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,15 @@ def is_import_path(name: str) -> bool:
     """Tell whether `name` has the form ``package.module:function``."""
     module, colon, function = name.partition(":")
     return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def check_network_name(name: str, known: Collection[str]) -> None:
+    """Raise ConfigError unless `name` is one of `known` or has the form ``package.module:function``."""
+    if name not in known and not is_import_path(name):
+        raise ConfigError(
+            f"network: unknown name {name!r}{nearest(name, known)}; use one of {', '.join(known)}, or "
+            "package.module:function"
+        )
 
 
 def import_callable(field: str, path: str) -> Callable[..., Any]:

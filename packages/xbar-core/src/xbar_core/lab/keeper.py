@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from xbar_core._checks import check_number
+from xbar_core.errors import ConfigError
 from xbar_core.lab.checkpoint import Slots
 from xbar_core.lab.comparison import Comparison, curves, to_csv
 from xbar_core.lab.processes import place
@@ -83,15 +86,23 @@ class RunKeeper:
             self._options.report(Note(training.name, f"{text}; {instead}"))
         if found is not None:
             trainer.load(found.state)
-            training.load(found.facts)
+            try:
+                training.load(found.facts)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"resume: the checkpoint of {training.name!r} was written by another version of xbar "
+                    f"({type(error).__name__}: {error}); go on with that version, or train anew"
+                ) from error
         if wrong and first:
             self._slots.drop_last()
 
     def step_done(self, training: Training, *, stopping: bool) -> None:
-        """Keep the state if it is time to."""
+        """Keep the state if it is time to, and not NaN, which the next step ends with."""
         if not self._reserved:
             self._reserve(training)
         elif not stopping and time.monotonic() - self._kept_at < 60.0 * self._options.minutes:
+            return
+        if any(np.isnan(array).any() for array in training.trainer.weights().values()):
             return
         self._keep(training, best=False)
 

@@ -5,6 +5,12 @@ An adapter registers a factory under the entry-point group ``xbar.trainers``, by
     [project.entry-points."xbar.trainers"]
     torch = "xbar_torch.trainer:make_trainer"
 
+and, under ``xbar.networks``, a function that returns the names of its networks, so that a wrong one is
+found before data are read:
+
+    [project.entry-points."xbar.networks"]
+    torch = "xbar_torch.zoo:network_names"
+
 The factory takes a `Recipe`, the data set and a chip (None trains natively) and returns a `Trainer`: one
 network with its optimizer. The loop, the files and the command are `xbar_core.lab`'s; everything that
 passes between the two is NumPy.
@@ -39,6 +45,7 @@ from xbar_core.config import Chip
 from xbar_core.engine import Layout
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data import DataSet
+from xbar_core.lab.importing import check_network_name, import_callable, is_import_path
 from xbar_core.lab.inspection import Inspection
 from xbar_core.lab.recipe import Recipe
 
@@ -54,10 +61,11 @@ __all__ = [
     "Step",
     "Trainer",
     "check_arrays",
+    "check_network",
     "trainer_factory",
 ]
 
-GROUP = "xbar.trainers"
+GROUP, NETWORKS = "xbar.trainers", "xbar.networks"
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 Arrays = dict[str, NDArray[Any]]
 
@@ -271,6 +279,22 @@ def trainer_factory(framework: str) -> Factory:
     factory: Any = found[framework].load()
     made: Factory = factory
     return made
+
+
+def check_network(framework: str, network: str) -> None:
+    """Refuse what no adapter can build, before data are read.
+
+    Raises
+    ------
+    ConfigError
+        No such adapter is installed, it has no network of this name, or the user's own cannot be imported.
+    """
+    trainer_factory(framework)
+    if is_import_path(network):
+        import_callable("network", network)
+        return
+    for entry in entry_points(group=NETWORKS, name=framework):
+        check_network_name(network, entry.load()())
 
 
 def check_arrays(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +11,7 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab.data import Batches, DataSet, augmentation, evaluation_batches
 from xbar_core.lab.sweep.setup import Setup
 from xbar_core.lab.sweep.tasks import Progress
-from xbar_core.lab.trainer import trainer_factory
+from xbar_core.lab.trainer import Scores, Trainer, check_network, trainer_factory
 from xbar_core.lab.training import EVALUATED, Diverged, Event, Training
 from xbar_core.lab.training import Progress as StepDone
 
@@ -18,7 +20,8 @@ def train(setup: Setup, progress: Progress) -> dict[str, Any]:
     """Train the recipe's network on the chip, natively without one.
 
     A gradient or an input that is not finite ends the training: ``diverged`` is 1 then, and the
-    accuracy is that of the weights before it.
+    accuracy is that of the weights that are left: those before the step, or, where a step that seemed
+    sound made them NaN, none, with an accuracy of 0.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def train(setup: Setup, progress: Progress) -> dict[str, Any]:
     accuracies = [epoch.accuracy for epoch in training.log]
     test_losses = [epoch.test_loss for epoch in training.log]
     if diverged:
-        scores = trainer.evaluate(evaluation_batches(data, EVALUATED))
+        scores = _last_scores(trainer, data)
         accuracies.append(scores.accuracy)
         test_losses.append(scores.loss)
     losses = [epoch.loss for epoch in training.log]
@@ -67,6 +70,15 @@ def train(setup: Setup, progress: Progress) -> dict[str, Any]:
         "losses": losses,
         "epoch_seconds": seconds,
     }
+
+
+def _last_scores(trainer: Trainer, data: DataSet) -> Scores:
+    """Evaluate what a diverged training has left: outputs that are NaN label nothing rightly."""
+    with contextlib.suppress(FloatingPointError):
+        scores = trainer.evaluate(evaluation_batches(data, EVALUATED))
+        if not math.isnan(scores.loss):
+            return scores
+    return Scores(math.nan, 0.0, len(data.test_x))
 
 
 def check_training(setups: Iterable[Setup]) -> None:
@@ -87,8 +99,8 @@ def check_training(setups: Iterable[Setup]) -> None:
         if kind in seen:
             continue
         seen.add(kind)
-        factory = trainer_factory(setup.framework)
+        check_network(setup.framework, setup.recipe.network)
         if source not in data:
             data[source] = setup.load_data()
         Batches(data[source], setup.recipe.batch)
-        factory(setup.recipe, data[source], None)
+        trainer_factory(setup.framework)(setup.recipe, data[source], None)

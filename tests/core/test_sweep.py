@@ -24,7 +24,17 @@ from xbar_core.circuit.report import error_report
 from xbar_core.cli import main
 from xbar_core.config import preset
 from xbar_core.errors import ConfigError
-from xbar_core.lab.sweep import Event, Plan, Setup, Store, Table, estimate, parse_field, run_points
+from xbar_core.lab.sweep import (
+    Event,
+    Plan,
+    Setup,
+    Store,
+    Table,
+    estimate,
+    estimate_crossed,
+    parse_field,
+    run_points,
+)
 from xbar_core.lab.sweep.cluster import local_size
 from xbar_core.lab.sweep.figures import sweep_figure
 from xbar_core.lab.sweep.results import Row
@@ -183,6 +193,26 @@ def test_running_scheduler(folder: Path, scheduler: str) -> None:
     assert all(result is not None and result.worker.endswith(f":{os.getpid()}") for result in results)
 
 
+def test_scheduler_without_workers(folder: Path) -> None:
+    """What is missing is said at once; the points wait for the first worker that comes."""
+    distributed = pytest.importorskip("distributed")
+    events: list[Event] = []
+    with distributed.LocalCluster(
+        n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp://"
+    ) as cluster:
+
+        def watch(event: Event) -> None:
+            events.append(event)
+            if event.kind == "waiting":
+                cluster.scale(1)
+
+        points = plan("task.k=0:2", task="sweep_task:alone").points()
+        outcome = run_points(points, Store(folder / "out"), scheduler=cluster.scheduler_address, watch=watch)
+    assert outcome.done == 2
+    assert [event.kind for event in events[:2]] == ["plan", "waiting"]
+    assert "has no workers yet; start some with 'dask worker'" in events[1].text
+
+
 def test_no_scheduler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address where nothing answers ends with one line."""
     monkeypatch.setattr("xbar_core.lab.sweep.cluster._CONNECT", 0.5)
@@ -252,6 +282,51 @@ def test_confidence_interval() -> None:
     assert (found.low, found.high) == pytest.approx((low, high))
     covered = [abs(e.mean - 3.0) <= e.half for e in (estimate(rng.normal(3.0, 2.0, 4)) for _ in range(2000))]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_seeds_that_share_chips() -> None:
+    """The interval of n seeds on m chips covers the mean as often as it says, whichever of them differ."""
+    rng = np.random.default_rng(1)
+    seeds, chips = 4, 6
+    for between_seeds, between_chips, within in (
+        (1.0, 0.0, 0.1),
+        (0.0, 1.0, 0.1),
+        (1.0, 1.0, 0.3),
+        (0, 0, 1),
+    ):
+        covered, plainly = [], []
+        for _ in range(800):
+            value = (
+                between_seeds * rng.normal(size=(seeds, 1))
+                + between_chips * rng.normal(size=(1, chips))
+                + within * rng.normal(size=(seeds, chips))
+            )
+            rows = [
+                Row({"seed": s, "chip.seed": c}, Result(f"{s} {c}", "done", {"accuracy": value[s, c]}))
+                for s in range(seeds)
+                for c in range(chips)
+            ]
+            (group,) = Table(rows).groups("accuracy")
+            assert group.estimate.count == seeds * chips
+            covered.append(abs(group.estimate.mean) <= group.estimate.half)
+            plainly.append(abs(value.mean()) <= estimate(value.ravel()).half)
+        assert np.mean(covered) >= 0.93
+        assert within == 1 or np.mean(plainly) < 0.8
+
+
+def test_seeds_that_share_nothing_are_plain_repeats() -> None:
+    """Where each seed has a chip of its own, as with a bare `seed`, and where points are missing."""
+    values = [0.1, 0.4, 0.2, math.nan]
+    for names in (("seed",), ("train.seed", "chip.seed")):
+        rows = [
+            Row(dict.fromkeys(names, k), Result(str(k), "done", {"accuracy": value}))
+            for k, value in enumerate(values)
+        ]
+        assert Table(rows).groups("accuracy")[0].estimate == estimate(values)
+    one = {("a", chip): float(chip) for chip in range(4)}
+    assert estimate_crossed(one).half == pytest.approx(estimate(one.values()).half)
+    assert estimate_crossed({("a", 0): 1.0}).count == 1
+    assert estimate_crossed({**one, ("b", 0): math.nan}) == estimate_crossed(one)
 
 
 def test_findings_need_three_repeats_and_more_than_the_spread() -> None:

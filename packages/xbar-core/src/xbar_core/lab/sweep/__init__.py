@@ -13,7 +13,7 @@ from xbar_core.lab.sweep.plan import Plan, read_plan
 from xbar_core.lab.sweep.points import Base, Point, make_point
 from xbar_core.lab.sweep.results import Table
 from xbar_core.lab.sweep.setup import Setup
-from xbar_core.lab.sweep.spread import Estimate, estimate
+from xbar_core.lab.sweep.spread import Estimate, estimate, estimate_crossed
 from xbar_core.lab.sweep.store import Store
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Table",
     "assignments",
     "estimate",
+    "estimate_crossed",
     "make_point",
     "parse_field",
     "read_plan",

@@ -35,7 +35,7 @@ class Plan:
         Seed of those draws.
     chips : int or None
         Monte-Carlo: every setting on this many chips, seeds 0 to chips - 1; the training keeps its seed.
-        With several seeds, too, each of them meets the same chips; intervals are over all these repeats.
+        With several seeds, too, each of them meets the same chips; see `estimate_crossed`.
     listed : tuple of dict
         Points given one by one, values by path; each is combined with all `fields`.
     data_folder : str or None

@@ -15,7 +15,7 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab._optional import optional
 from xbar_core.lab.sweep.fields import SEEDS
 from xbar_core.lab.sweep.points import Point, text_of
-from xbar_core.lab.sweep.spread import LEVEL, Estimate, estimate
+from xbar_core.lab.sweep.spread import LEVEL, Estimate, estimate, estimate_crossed
 from xbar_core.lab.sweep.store import Result, Store
 from xbar_core.lab.whole_file import whole_file
 
@@ -131,7 +131,7 @@ class Table:
             found.append(
                 Group(
                     tuple(rows[0].values.get(name) for name in names),
-                    estimate([row.metric(metric) for row in rows], level),
+                    _over_repeats(rows, metric, level),
                     failed,
                     sum(row.result is None for row in rows),
                 )
@@ -198,6 +198,21 @@ class Table:
             if path not in SEEDS and len(set(column)) > 1 and column not in found.values():
                 found[path] = column
         return tuple(found)
+
+
+def _over_repeats(rows: Sequence[Row], metric: str, level: float) -> Estimate:
+    """Return the estimate over the rows, crossed where training seeds and chips vary each on their own."""
+    values: dict[tuple[Any, Any], float] = {}
+    for row in rows:
+        seeds = row.values.get("seed")
+        pair = row.values.get("train.seed", seeds), row.values.get("chip.seed", seeds)
+        if pair in values:
+            return estimate([row.metric(metric) for row in rows], level)  # something else varies, too
+        values[pair] = row.metric(metric)
+    trainings, chips = ({pair[side] for pair in values} for side in (0, 1))
+    if len(values) > max(len(trainings), len(chips)):
+        return estimate_crossed(values, level)
+    return estimate(values.values(), level)
 
 
 def _distinct(rows: Sequence[Row]) -> list[Row]:

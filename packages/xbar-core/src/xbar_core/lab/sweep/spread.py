@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -71,7 +72,7 @@ def estimate(values: Iterable[float], level: float = LEVEL) -> Estimate:
     >>> round(found.mean, 4), round(found.half, 4)
     (0.98, 0.0248)
     """
-    check_number("level", level, minimum=0.0, maximum=1.0, open_minimum=True)
+    _check_level(level)
     numbers = np.array([value for value in values if not math.isnan(value)], dtype=float)
     count = len(numbers)
     if count == 0:
@@ -82,3 +83,54 @@ def estimate(values: Iterable[float], level: float = LEVEL) -> Estimate:
     std = float(numbers.std(ddof=1))
     half = float(stats.t.ppf(0.5 + level / 2, count - 1)) * std / math.sqrt(count)
     return Estimate(mean, std, half, count)
+
+
+def estimate_crossed(values: Mapping[tuple[Any, Any], float], level: float = LEVEL) -> Estimate:
+    """Return the estimate of repeats that share seeds: every training seed on every chip.
+
+    Repeats of one seed, or of one chip, are alike, so that n seeds on m chips tell less than n x m
+    repeats would that share nothing. The variance of the mean is taken as that of the seeds' means over
+    n plus that of the chips' means over m, which counts what is particular to a pair twice: intervals
+    are rather too wide than too narrow. Degrees of freedom after Welch and Satterthwaite.
+
+    Parameters
+    ----------
+    values : mapping of (seed, chip) to float
+        NaNs are left out.
+    level : float
+        Confidence of the interval, between 0 and 1.
+
+    References
+    ----------
+    F. E. Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics
+    Bulletin 2, 110 (1946).
+
+    Examples
+    --------
+    Two seeds that differ by one, on five chips that do not differ at all, are two repeats, not ten:
+
+    >>> values = {(seed, chip): float(seed) for seed in range(2) for chip in range(5)}
+    >>> round(estimate_crossed(values).half, 2), round(estimate(values.values()).half, 2)
+    (6.35, 0.38)
+    """
+    _check_level(level)
+    known = {pair: value for pair, value in values.items() if not math.isnan(value)}
+    plain = estimate(known.values(), level)
+    variances: list[tuple[float, int]] = []  # of the mean, with degrees of freedom
+    for side in (0, 1):
+        means = [
+            float(np.mean([value for pair, value in known.items() if pair[side] == one]))
+            for one in dict.fromkeys(pair[side] for pair in known)
+        ]
+        if len(means) > 1:
+            variances.append((float(np.var(means, ddof=1)) / len(means), len(means) - 1))
+    total = sum(variance for variance, _ in variances)
+    if len(known) < 2 or total == 0.0:
+        return plain
+    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
+    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(total)
+    return replace(plain, half=half)
+
+
+def _check_level(level: float) -> None:
+    check_number("level", level, minimum=0.0, maximum=1.0, open_minimum=True)

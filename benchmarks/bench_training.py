@@ -1,6 +1,7 @@
 """Time the training program against the bare loop that a user would write, and watch its memory.
 
     python benchmarks/bench_training.py            # images per second, side by side
+    python benchmarks/bench_training.py --loading  # how fast batches are made, and whether training waits
     python benchmarks/bench_training.py --memory   # resident memory over epochs
 
 Both train the same network on the same batches of random images, 28x28, in alternating turns of one epoch.
@@ -26,7 +27,7 @@ from torch import nn
 from xbar_core.config import Chip, preset
 from xbar_core.lab import run as run_module
 from xbar_core.lab.comparison import Epoch
-from xbar_core.lab.data import Batches, DataSet
+from xbar_core.lab.data import Batches, DataSet, augmentation
 from xbar_core.lab.recipe import Recipe
 from xbar_core.lab.run import Options, Training
 from xbar_core.lab.run_spec import RunSpec
@@ -41,10 +42,10 @@ CHIPS: dict[str, Chip | None] = {
 }
 
 
-def images(count: int) -> DataSet:
+def images(count: int, shape: tuple[int, ...] = (1, 28, 28)) -> DataSet:
     """Return random images with random labels: speed does not depend on what they show."""
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (count, 1, 28, 28), dtype=np.uint8)
+    x = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
     y = rng.integers(0, 10, count)
     return DataSet("noise", x, y, x[:256], y[:256], 10)
 
@@ -75,7 +76,9 @@ def bare(network: str, data: DataSet, batch: int, chip: Chip | None) -> Callable
     return epoch
 
 
-def program(network: str, data: DataSet, batch: int, chip: Chip | None) -> Callable[[], float]:
+def program(
+    network: str, data: DataSet, batch: int, chip: Chip | None, augment: str = "none"
+) -> Callable[[], float]:
     """Return a function that trains one epoch with the program's loop and returns its seconds."""
     recipe = Recipe(network, epochs=10**6, batch=batch, rate=0.01, schedule="constant")
     trainer = trainer_factory("torch")(recipe, data, chip)
@@ -88,7 +91,8 @@ def program(network: str, data: DataSet, batch: int, chip: Chip | None) -> Calla
         if isinstance(event, Epoch):
             rows.append(event)
 
-    training = Training("x", trainer, data, recipe, Batches(data, batch), report=report, stop=stop)
+    batches = Batches(data, batch, augmentation=augmentation(augment))
+    training = Training("x", trainer, data, recipe, batches, report=report, stop=stop)
 
     def epoch() -> float:
         rows.clear()
@@ -116,6 +120,37 @@ def speeds(network: str, count: int, batch: int, rounds: int) -> None:
         print(f"| {name} | {first:,.0f} | {second:,.0f} | {100 * change:+.1f}% |", flush=True)
 
 
+def loading(batch: int, rounds: int) -> None:
+    """Print how fast batches are made, and what waiting for them costs native training."""
+    print(describe("torch", "numpy", "numba"))
+    print(f"Images per second, 3x32x32, batch {batch}; medians of {rounds} epochs in alternating turns\n")
+    print("| network | bare loop | xbar train | xbar train, crop-flip |")
+    print("|---|---|---|---|")
+    for network, count in (("lenet5", 6400), ("resnet20", 1280)):
+        data = images(count, (3, 32, 32))
+        loops = [
+            bare(network, data, batch, None),
+            program(network, data, batch, None),
+            program(network, data, batch, None, "crop-flip"),
+        ]
+        for loop in loops:
+            loop()
+        times = np.median([[loop() for loop in loops] for _ in range(rounds)], axis=0)
+        print(f"| {network} | " + " | ".join(f"{count / each:,.0f}" for each in times) + " |", flush=True)
+    data = images(6400, (3, 32, 32))
+    print()
+    for augment in ("none", "crop-flip"):
+        made, times_made = Batches(data, batch, augmentation=augmentation(augment)), []
+        for epoch in range(rounds):
+            start = time.perf_counter()
+            for _ in made.epoch(epoch):
+                pass
+            times_made.append(time.perf_counter() - start)
+        print(
+            f"batches alone, in one thread, augmentation {augment}: {6400 / np.median(times_made):,.0f} images/s"
+        )
+
+
 def memory(network: str, count: int, batch: int, epochs: int) -> None:
     """Print the resident memory after epochs of a whole run, checkpoints and curves included."""
     data = images(count)
@@ -140,6 +175,7 @@ def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--loading", action="store_true")
     parser.add_argument("--network", default="lenet5")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=6400)
@@ -148,6 +184,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.memory:
         memory(given.network, min(given.images, 1280), given.batch, given.epochs)
+    elif given.loading:
+        loading(given.batch, given.rounds)
     else:
         speeds(given.network, given.images, given.batch, given.rounds)
 

@@ -117,7 +117,7 @@ def test_page_takes_scales_side_by_side_and_answers(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "fig5b-paper.csv").read_text() == "paper"
     text = (tmp_path / "results.md").read_text()
     assert "no more than half a point of accuracy against AAM 1" in text
-    assert "In reads wires dominates for gst-pcm" in text
+    assert "What dominates the errors of reads: wires (gst-pcm)" in text
     assert "No GPU was at hand: fig7 is at the scale small only" in text
 
 
@@ -415,7 +415,7 @@ def test_fig5b_measures_its_floor() -> None:
     """L = 1 is FCM itself: what it differs by is said, and a model is not judged by less."""
 
     def world(values: Mapping[str, Any]) -> dict[str, float]:
-        chance = 0.01 * (values["seed"] - 2) * values["model"].endswith("L = 1")
+        chance = 0.005 * (values["seed"] - 4) * values["model"].endswith("L = 1")
         return {"accuracy": 0.9 + chance, "test_loss": 0.0}
 
     control = in_world("fig5b", world)[0]

@@ -43,7 +43,7 @@ def _points(scale: Scale) -> list[Point]:
     chip = preset("txsim")
     made = []
     for name, circuit in _models(scale).items():
-        for seed in seeds(scale, 5):
+        for seed in seeds(scale, 9):
             case = None if circuit is None else chip.with_("circuit", circuit)
             made.append(trained({"model": name, "seed": seed}, case, recipe, **where))
     return made

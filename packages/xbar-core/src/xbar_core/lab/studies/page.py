@@ -172,11 +172,11 @@ def _answers(reports: Sequence[Report], folder: str) -> list[str]:
                 device, in_part, rest = finding.claim.partition(f", {part}: ")
                 if in_part:
                     by, dominated, cause = rest.partition("dominated by ")
-                    shown = f"{cause} dominates" if dominated else by
-                    open_ = {"undecided": "it is undecided", "not shown": "no single one dominates"}
+                    shown = cause if dominated else by
+                    open_ = {"undecided": "undecided", "not shown": "no single one"}
                     causes.setdefault(open_.get(finding.verdict, shown), []).append(device)
-            parts = [f"{cause} for {_joined(names)}" for cause, names in causes.items()]
-            said.append(f"In {part} {'; '.join(parts)} ({link}).")
+            parts = [f"{cause} ({_joined(names)})" for cause, names in causes.items()]
+            said.append(f"What dominates the errors of {part}: {'; '.join(parts)} ({link}).")
     return ["", " ".join(said)] if said else []
 
 

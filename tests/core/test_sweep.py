@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -383,14 +384,16 @@ def _table(fields: dict[str, list[object]]) -> Table:
 def test_points_that_mean_the_same_are_no_repeats() -> None:
     """One result behind several rows counts once: it shows no spread."""
     same = Result("one", "done", {"accuracy": 0.9})
-    rows = [Row({"preset": "native", "v": v, "seed": 0}, same) for v in (0.1, 1.0)]
+    rows = [Row({"preset": "native", "v": v, "seed": 0}, same, "one") for v in (0.1, 1.0)]
     rows += [
-        Row({"preset": "ideal", "v": v, "seed": 0}, Result(f"{v}", "done", {"accuracy": v}))
+        Row({"preset": "ideal", "v": v, "seed": 0}, Result(f"{v}", "done", {"accuracy": v}), f"{v}")
         for v in (0.1, 1.0)
     ]
     native, ideal = Table(rows).groups("accuracy", ["preset"])
     assert (native.estimate.count, ideal.estimate.count) == (1, 2)
     assert [group.estimate.count for group in Table(rows).groups("accuracy")] == [1, 1, 1, 1]
+    absent = Table([replace(row, result=None) for row in rows]).groups("accuracy", ["preset"])
+    assert [group.missing for group in absent] == [1, 2]
 
 
 def test_error_bars_are_of_repeats_only() -> None:

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data.dataset import DataSet
-from xbar_core.lab.data.files import Report, check_md5, download, missing_text, read_verified, silent
+from xbar_core.lab.data.files import (
+    MissingDataError,
+    Report,
+    check_md5,
+    download,
+    missing_text,
+    read_verified,
+    silent,
+)
 
 _SHAPE = (3, 32, 32)
 
@@ -108,7 +116,7 @@ def load_cifar(source: CifarSource, root: Path, *, fetch: bool = True, report: R
         home = root / source.name
         text = missing_text(source.title, home, [f"{source.archive} or its folder {source.folder}"])
         if not fetch:
-            raise ConfigError(text)
+            raise MissingDataError(text)
         files = _unpack(source, download(text, source.url, source.archive_md5, home, report))
     train = [_parse(source, *files[name]) for name in source.train if name in files]
     test = [_parse(source, *files[name]) for name in source.test]

@@ -68,6 +68,10 @@ def check_md5(path: Path | str, content: bytes, md5: str) -> None:
         )
 
 
+class MissingDataError(ConfigError):
+    """Files of a data set are not there, and were not to be downloaded."""
+
+
 def missing_text(title: str, folder: Path, files: Iterable[str]) -> str:
     """Say which files of a data set are missing and where they belong."""
     return f"data: {title} is not there; put {', '.join(files)} into {folder} (or name another data folder)"

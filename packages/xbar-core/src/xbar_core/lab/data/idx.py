@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data.dataset import DataSet
-from xbar_core.lab.data.files import Report, download, md5_of, missing_text, read, read_verified, silent
+from xbar_core.lab.data.files import (
+    MissingDataError,
+    Report,
+    download,
+    md5_of,
+    missing_text,
+    read,
+    read_verified,
+    silent,
+)
 
 TRAIN_X, TRAIN_Y = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 TEST_X, TEST_Y = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
@@ -84,7 +93,7 @@ def load_idx(source: IdxSource, root: Path, *, fetch: bool = True, report: Repor
     missing = [name for name in source.md5 if not (folder / name).is_file()]
     text = missing_text(source.title, folder, missing)
     if missing and not fetch:
-        raise ConfigError(text)
+        raise MissingDataError(text)
     for name in missing:
         download(text, source.url + name, source.md5[name], folder, report)
     arrays = {

@@ -12,7 +12,15 @@ import numpy as np
 
 from xbar_core.errors import ConfigError
 from xbar_core.lab.data.dataset import DataSet
-from xbar_core.lab.data.files import Report, download, missing_text, read, read_verified, silent
+from xbar_core.lab.data.files import (
+    MissingDataError,
+    Report,
+    download,
+    missing_text,
+    read,
+    read_verified,
+    silent,
+)
 from xbar_core.lab.data.image_folder import decode_images
 
 _FOLDER = "tiny-imagenet-200"
@@ -51,7 +59,7 @@ def load_tiny_imagenet(root: Path, *, fetch: bool = True, md5: str = MD5, report
     if archive is None:
         text = missing_text("Tiny-ImageNet", parents[0], [f"{_FOLDER}.zip or its folder {_FOLDER}"])
         if not fetch:
-            raise ConfigError(text)
+            raise MissingDataError(text)
         archive = download(text, URL, md5, parents[0], report)
     with zipfile.ZipFile(io.BytesIO(read_verified(archive, md5))) as file:
         prefix = f"{_FOLDER}/"

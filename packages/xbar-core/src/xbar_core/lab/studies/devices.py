@@ -189,8 +189,8 @@ def _dominant(table: Table, device: str, part: str) -> Finding:
         return Finding(claim, found, "undecided", "points are missing")
     first = shares[order[0]]
     second = shares[order[1]] if len(order) > 1 else dict.fromkeys(first, 0.0)
-    # The first is picked afterwards: the intervals hold for all of them together.
-    ahead = more(first, second, among=len(order))
+    # First and second are picked afterwards: the intervals hold for all pairs, and for all of them.
+    ahead = more(first, second, among=max(len(order) * (len(order) - 1) // 2, 1))
     most = more(first, dict.fromkeys(first, 0.0), among=len(order))
     if ahead.beyond_spread and most.mean - most.half >= _DOMINATES:
         return Finding(f"{device}, {part}: dominated by {order[0]}", found, "shown")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from xbar_core.config import preset
 from xbar_core.lab.studies.frame import Finding, Scale, Study, Verdict, lenet, seeds, thinned, trained
 from xbar_core.lab.studies.judging import (
+    all_of,
+    beyond_chance,
     compared,
     harmful,
     harmless,
@@ -17,6 +19,7 @@ from xbar_core.lab.studies.judging import (
     percent,
     points_text,
     rows_of,
+    within,
 )
 from xbar_core.lab.sweep.figures import draw_line
 from xbar_core.lab.sweep.points import Point
@@ -31,13 +34,14 @@ _FEW_V = (0.01, 0.1, 1.0)
 _LIMIT = 100.0  # the largest v that a chip takes
 _GAMMA = (1.0, 5.0, 10.0, 20.0)
 _FEW_GAMMA = (1.0, 5.0, 10.0)
-_NATIVE_MAX = 0.9  # largest weight of native training: of all layers, for a point has one scale
+_NATIVE_MAX = 0.9  # about the largest weight of native training: of all layers, for a point has one scale
 # A balanced pair cancels much of the asymmetry, a single device against a reference does not. The reference
 # column does not see what wires take from its neighbours, so that device is tried without them, too.
 _SINGLE, _NO_WIRES = "single device", "single device, perfect wires"
 _MAPPINGS: dict[str, dict[str, Any]] = {
     "balanced pair": {},
     "balanced pair, native scale": {"update.scale": {"rule": "native", "w_max": _NATIVE_MAX}},
+    "balanced pair, after the rate": {"update.noise.stage": "after_lr"},
     "differential pair": {"mapping.kind": "differential"},
     _SINGLE: {"mapping.kind": "offset"},
     _NO_WIRES: {"mapping.kind": "offset", "circuit": {"kind": "ideal"}},
@@ -51,7 +55,7 @@ _LAWS: dict[str, dict[str, Any]] = {
 _PLAIN = ("balanced pair", "txsim")  # what the paper most likely has
 _NATIVE = {"part": "reference"}
 # Shares of the test samples.
-_ALMOST_NONE, _NEARLY, _FEW_POINTS = 0.005, 0.01, 0.03
+_ALMOST_NONE, _NEARLY = 0.005, 0.01
 _CHANCE, _NEAR_CHANCE = 0.10, 0.25
 _ABOUT_TEN = (0.05, 0.20)
 
@@ -132,22 +136,25 @@ def _of_v(table: Table, case: str) -> list[Finding]:
     values = sorted({row.values["value"] for row in rows_of(table, {"part": "v", "case": case})})
     base = lost(table, _NATIVE, _of("v", case, 0.01))
     series = f"accuracy against v: native {percent(mean_of(table, _NATIVE))}; {_told(table, 'v', case)}"
-    dead = (
-        f"v = 0.01 itself loses {points_text(base)} to native training: little is left to compare with"
-        if base.mean > _FEW_POINTS
-        else ""
-    )
+    start = mean_of(table, _of("v", case, 0.01))
+    dead = ""
+    if start.count >= 3 and _failed(start) != "not reproduced":
+        dead = f"at v = 0.01 it reaches {percent(start)} only: little is left to compare with"
     if dead and case == _SINGLE:
         dead += f"; with perfect wires it reaches {percent(mean_of(table, _of('v', _NO_WIRES, 0.01)))}"
     claims: list[tuple[str, str, Verdict, int]] = []
-    small = lost(table, _of("v", case, 0.01), _of("v", case, 0.1))
+    small, wide = (
+        lost(table, _of("v", case, 0.01), _of("v", case, 0.1), among=n) for n in (1, len(_MAPPINGS))
+    )
     found = f"lost {points_text(small)}; v = 0.01 lost {points_text(base)} to native"
-    verdict = harmless(small, _ALMOST_NONE)
+    verdict = beyond_chance(harmless(small, _ALMOST_NONE), harmless(wide, _ALMOST_NONE))
     claims.append((f"v from 0.01 to 0.1 costs almost nothing ({case})", found, verdict, small.count))
     if 0.5 in values:
-        half = lost(table, _of("v", case, 0.01), _of("v", case, 0.5))
+        cases = sum(0.5 in _ALL_V.get(name, _FEW_V) for name in _MAPPINGS)
+        half, wide = (lost(table, _of("v", case, 0.01), _of("v", case, 0.5), among=n) for n in (1, cases))
         claim = f"v = 0.5 becomes noticeable ({case})"
-        verdict = harmful(half, _ALMOST_NONE)
+        noticed = harmful(half, _ALMOST_NONE), harmful(wide, _ALMOST_NONE)
+        verdict = beyond_chance(*noticed, difference="reproduced")
         claims.append((claim, f"lost {points_text(half)} against v = 0.01", verdict, half.count))
     fatal = mean_of(table, _of("v", case, 1.0))
     loss = lost(table, _of("v", case, 0.01), _of("v", case, 1.0))
@@ -179,7 +186,8 @@ def _first_failure(table: Table, case: str, values: list[float], dead: str) -> F
     means = {v: mean_of(table, _of("v", case, v)) for v in values}
     known = [v for v in values if means[v].count >= 3]
     told = _told(table, "v", case) or "no result"
-    failing = [v for v in known if _failed(means[v]) == "reproduced"]
+    judged = {v: _failed(means[v]) for v in known}
+    failing = [v for v in known if all(judged[u] == "reproduced" for u in known if u >= v)]
     claim = f"Training fails to converge from some v on ({case}; our own question)"
     if len(known) < len(values):
         return Finding(claim, told, "undecided", "points are missing")
@@ -188,8 +196,10 @@ def _first_failure(table: Table, case: str, values: list[float], dead: str) -> F
     if failing:
         return Finding(f"Training fails to converge from v = {failing[0]:g} on ({case})", told, "shown")
     top = values[-1]
-    if any(_failed(means[v]) == "undecided" for v in known):
-        return Finding(claim, told, "undecided", "some of the repeats fail, others do not")
+    if set(judged.values()) != {"not reproduced"}:
+        unsure = [f"{v:g}" for v in known if judged[v] != "not reproduced"]
+        reason = f"at v = {', '.join(unsure)} repeats fail, but not all of them, or not at every larger v"
+        return Finding(claim, told, "undecided", reason)
     if top >= _LIMIT:
         reason = f"it trains at every v up to {top:g}, the largest that the model takes"
         return Finding(claim, told, "not shown", reason)
@@ -202,12 +212,9 @@ def _of_gamma(table: Table, case: str) -> tuple[Finding, Finding]:
     series = (
         f"accuracy against gamma: native {percent(mean_of(table, _NATIVE))}; {_told(table, 'gamma', case)}"
     )
-    verdicts = {harmless(one, _NEARLY), harmless(few, _NEARLY)}
-    verdict: Verdict = "undecided"
-    if "not reproduced" in verdicts:
-        verdict = "not reproduced"
-    elif verdicts == {"reproduced"}:
-        verdict = "reproduced"
+    verdict = all_of([harmless(loss, _NEARLY) for loss in (one, few)])
+    wide = [lost(table, _NATIVE, _of("gamma", case, gamma), among=2 * len(_LAWS)) for gamma in (1.0, 5.0)]
+    verdict = beyond_chance(verdict, all_of([harmless(loss, _NEARLY) for loss in wide]))
     first = compared(
         f"gamma 1 and 5 are nearly harmless (law {case})",
         f"against native lost {points_text(one)} at gamma 1 and {points_text(few)} at gamma 5",
@@ -219,7 +226,7 @@ def _of_gamma(table: Table, case: str) -> tuple[Finding, Finding]:
     second = compared(
         f"gamma = 10 costs about 10 points (law {case})",
         f"lost {points_text(many)} against native",
-        _about_ten(many),
+        within(many, *_ABOUT_TEN),
         series,
         many.count,
         f"the interval reaches out of {100 * _ABOUT_TEN[0]:g} to {100 * _ABOUT_TEN[1]:g} points",
@@ -244,21 +251,7 @@ def _law_of_the_paper(trends: dict[str, tuple[Finding, Finding]]) -> Finding:
 
 def _failed(accuracy: Estimate) -> Verdict:
     """Judge whether training failed to converge: the accuracy is near chance."""
-    if accuracy.count < 3:
-        return "undecided"
-    if accuracy.high <= _NEAR_CHANCE:
-        return "reproduced"
-    return "not reproduced" if accuracy.low > _NEAR_CHANCE else "undecided"
-
-
-def _about_ten(loss: Estimate) -> Verdict:
-    """Judge whether the loss is about ten points: with the whole interval, or not at all."""
-    low, high = _ABOUT_TEN
-    if loss.count < 3:
-        return "undecided"
-    if low <= loss.low and loss.high <= high:
-        return "reproduced"
-    return "not reproduced" if loss.high < low or loss.low > high else "undecided"
+    return harmless(accuracy, _NEAR_CHANCE)
 
 
 def _bend(v: float) -> float:
@@ -270,12 +263,12 @@ def _conditions(scale: Scale) -> str:
     return (
         f"{lenet(scale)[2]} Chip txsim (AAM of order 1); gamma 5 while v varies, v 0.01 while gamma varies. "
         "Law txsim draws the same noise before and after the rate. Native scale: steps are scaled with a "
-        f"weight of {_NATIVE_MAX:g}, the largest of native training, for all layers; the paper has one for "
+        f"weight of {_NATIVE_MAX:g} for all layers, about the largest of native training at the scale small "
+        "(0.87 over three seeds); the paper has one for "
         f"each. Almost nothing means at most {100 * _ALMOST_NONE:g} points against v = 0.01, nearly "
         f"harmless at most {100 * _NEARLY:g} against native, about ten from {100 * _ABOUT_TEN[0]:g} to "
         f"{100 * _ABOUT_TEN[1]:g}, each with the whole interval; training fails where the accuracy is at "
-        f"most {100 * _NEAR_CHANCE:g} %. Where v = 0.01 loses more than {100 * _FEW_POINTS:g} points to "
-        "native training, nothing is said of v."
+        f"most {100 * _NEAR_CHANCE:g} %. Where training fails at v = 0.01 already, nothing is said of v."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from xbar_core.config import preset
@@ -99,9 +100,13 @@ def _sweet_spot(table: Table, name: str, sensing: str) -> list[Finding]:
     if not known:
         return [Finding(claim, "no result", "undecided", "points are missing") for claim in (exists, where)]
     best = max(known, key=lambda ratio: means[ratio].mean)
-    # The best is picked afterwards: its intervals hold for all comparisons with it together.
-    among = max(len(known) - 1, 1)
+    # The best is picked afterwards: the intervals hold for all pairs together.
+    among = max(len(known) * (len(known) - 1) // 2, 1)
     losses = {ratio: lost(table, of(best), of(ratio), among=among) for ratio in known}
+    if _did_not_learn(table, of(best)):
+        reason = f"at the best ratio ({best:g}) half of the networks do not learn, either"
+        told = listing(f"{ratio:g}: {percent(means[ratio])}" for ratio in known)
+        return [Finding(claim, told, "undecided", reason) for claim in (exists, where)]
     worse = {ratio: _clearly_worse(table, losses[ratio], of(ratio)) for ratio in known}
     alike = [ratio for ratio in known if not worse[ratio]]
     ends = known[0], known[-1]
@@ -147,9 +152,14 @@ def _swing(name: str, ratio: float) -> float:
 
 def _clearly_worse(table: Table, loss: Estimate, case: dict[str, Any]) -> bool:
     """Whether the case loses more than the spread, or half of its networks did not learn at all."""
+    return (loss.mean >= _DIFFERENCE and loss.beyond_spread) or _did_not_learn(table, case)
+
+
+def _did_not_learn(table: Table, case: dict[str, Any]) -> bool:
+    """Whether half of three networks or more did not learn."""
     results = [row.metric("accuracy") for row in rows_of(table, case)]
-    failed = sum(result < _FAILED for result in results)
-    return (loss.mean >= _DIFFERENCE and loss.beyond_spread) or (loss.count >= 3 and 2 * failed >= loss.count)
+    known = [result for result in results if not math.isnan(result)]
+    return len(known) >= 3 and 2 * sum(result < _FAILED for result in known) >= len(known)
 
 
 def _failures(table: Table, case: dict[str, Any]) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 
 from xbar_core.config import Chip, preset
 from xbar_core.lab.data import DataSet, load_data
-from xbar_core.lab.studies.frame import Finding, Scale, Study, Verdict, seeds, thinned, trained
-from xbar_core.lab.studies.judging import compared, rows_of
+from xbar_core.lab.studies.frame import Finding, Scale, Study, seeds, thinned, trained
+from xbar_core.lab.studies.judging import all_of, compared, harmless, rows_of
 from xbar_core.lab.sweep.points import Point
 from xbar_core.lab.sweep.results import Row, Table
 from xbar_core.lab.sweep.spread import Estimate, estimate
@@ -173,8 +173,10 @@ def _findings(table: Table) -> list[Finding]:
         reason = "hours without a GPU: they need the scale `paper`"
         findings.append(Finding(claim, "not run at this scale", "undecided", reason))
     claim = "TxSim is 108 times as fast as CrossSim"
-    reason = "CrossSim is not run here, and the paper gives neither its version nor the settings of either "
-    "simulator"
+    reason = (
+        "CrossSim is not run here, and the paper gives neither its version nor the settings of either "
+        "simulator"
+    )
     return [*findings, Finding(claim, "not measured", "undecided", reason)]
 
 
@@ -190,11 +192,7 @@ def _times(table: Table, network: str) -> Finding:
     exact = {setting: ratio for setting, ratio in known.items() if setting.startswith("FCM")}
     repeats = min((ratio.count for ratio in exact.values()), default=0)
     slow = [setting for setting, ratio in exact.items() if ratio.low > _CLAIM]
-    verdict: Verdict = "undecided"
-    if repeats >= 3 and slow:
-        verdict = "not reproduced"
-    elif repeats >= 3 and all(ratio.high <= _CLAIM for ratio in exact.values()):
-        verdict = "reproduced"
+    verdict = all_of([harmless(ratio, _CLAIM) for ratio in exact.values()])
     faster = [setting for setting, ratio in known.items() if setting not in exact and ratio.high <= _CLAIM]
     return compared(
         f"Training {network} with the exact circuit takes no more than 14 times native training",

@@ -21,7 +21,7 @@ from xbar_core.lab.sweep.fields import Field
 from xbar_core.lab.sweep.points import Point, labelled, text_of
 from xbar_core.lab.sweep.results import Row, Table
 from xbar_core.lab.sweep.setup import Setup
-from xbar_core.lab.sweep.store import Store
+from xbar_core.lab.sweep.store import Result, Store
 from xbar_core.lab.trainer import Recipe
 from xbar_core.lab.whole_file import write_whole
 
@@ -176,8 +176,8 @@ def run_study(
     scale : {"smoke", "small", "paper"}
         Seconds, to see that it works; minutes on two cores; the paper's networks, data and epochs.
     folder : Path
-        Gets ``data.csv``, ``summary.csv``, ``figure.png``, ``figure.svg``, ``verdict.md``,
-        ``study.json`` and the points.
+        Gets ``results.csv`` and ``.parquet``, ``summary.csv``, ``curves.csv`` where there are some,
+        ``figure.png``, ``figure.svg``, ``verdict.md``, ``study.json`` and the points.
     workers, scheduler, limit, watch
         As `run_points` takes them.
     device, framework : str
@@ -206,10 +206,19 @@ def run_study(
     store = Store(folder)
     if study.timing and workers is None and scheduler is None:
         workers = 1
-    before = _elapsed(folder, Table.collect(points, store))
+    if study.timing and (scheduler is not None or workers not in (0, 1)):
+        remarks.append(
+            "Points were timed side by side on one machine: the times are not those of a free one."
+        )
+    earlier = _earlier(folder)
+    before = _elapsed(earlier, Table.collect(points, store))
     outcome = run_points(possible, store, workers=workers, scheduler=scheduler, limit=limit, watch=watch)
+    computing = outcome.done + outcome.failed > 0
+    if study.timing and computing and outcome.kept:
+        remarks.append("Points of several runs are compared: the machine may have done other work in one.")
     table = Table.collect(points, store)
     results = [row.result for row in table.rows]
+    distinct = _distinct(table)
     computed = sum(result is not None and result.status == "done" for result in results)
     lead = [_LEADS[chosen]] if study.trains or scale == "smoke" else []
     if scale == "paper" and lead and (remarks or computed < len(results)):
@@ -225,11 +234,12 @@ def run_study(
         planned=len(results),
         computed=computed,
         failed=sum(result is not None and result.status == "failed" for result in results),
-        seconds=sum(result.seconds for result in results if result is not None),
-        elapsed=before + (outcome.seconds if outcome.done + outcome.failed else 0.0),
-        machine=machine(device),
-        version=xbar_core.__version__,
-        command=command,
+        seconds=sum(result.seconds for result in distinct),
+        elapsed=before + (outcome.seconds if computing else 0.0),
+        # A rerun that computes nothing leaves whose results these are as it was.
+        machine=machine(device) if computing or earlier is None else earlier.machine,
+        version=", ".join(sorted({result.version for result in distinct})) or xbar_core.__version__,
+        command=command if computing or earlier is None else earlier.command,
     )
     table.write_rows(folder)
     write_summary(table, folder, (study.metric, *study.others), study.measure)
@@ -251,16 +261,26 @@ def run_study(
     return report, outcome
 
 
-def _elapsed(folder: Path, table: Table) -> float:
+def _distinct(table: Table) -> list[Result]:
+    """Return every result once, however many points mean the same."""
+    results = [row.result for row in table.rows if row.result is not None]
+    return list({result.key: result for result in results}.values())
+
+
+def _earlier(folder: Path) -> Report | None:
+    """Return what an earlier run wrote; None for the first run, or where it was interrupted."""
+    try:
+        return Report.read(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _elapsed(earlier: Report | None, table: Table) -> float:
     """Return the time by the clock of earlier runs: what they wrote, or their busiest worker's."""
     busy: dict[str, float] = {}
-    for row in table.rows:
-        if row.result is not None:
-            busy[row.result.worker] = busy.get(row.result.worker, 0.0) + row.result.seconds
-    try:
-        known = float(json.loads((folder / "study.json").read_text(encoding="utf-8"))["elapsed"])
-    except (OSError, ValueError, KeyError, TypeError):
-        known = 0.0  # the first run, or one that was interrupted
+    for result in _distinct(table):
+        busy[result.worker] = busy.get(result.worker, 0.0) + result.seconds
+    known = 0.0 if earlier is None else earlier.elapsed
     return max(known, *busy.values(), 0.0)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from xbar_core.lab.studies.frame import Finding, Verdict
@@ -69,42 +68,51 @@ def points_text(value: Estimate) -> str:
     return f"{100 * value.mean:+.2f}{spread} points"
 
 
-def harmless(loss: Estimate, at_most: float) -> Verdict:
-    """Judge the claim that something costs at most `at_most` (a share).
+def within(value: Estimate, low: float, high: float) -> Verdict:
+    """Judge the claim that a number lies from `low` to `high`.
 
-    Reproduced where the whole interval is within the limit, not reproduced where all of it is beyond.
+    Reproduced where its whole interval does, not reproduced where none of it does.
     """
-    if loss.count < _REPEATS:
+    if value.count < _REPEATS:
         return "undecided"
-    if loss.low > at_most:
-        return "not reproduced"
-    return "reproduced" if loss.high <= at_most else "undecided"
+    if low <= value.low and value.high <= high:
+        return "reproduced"
+    return "not reproduced" if value.high < low or value.low > high else "undecided"
 
 
-def alike(difference: Estimate, at_most: float) -> Verdict:
-    """Judge the claim that two things differ by at most `at_most`, in either direction."""
-    verdicts = {harmless(difference, at_most), harmless(mirrored(difference), at_most)}
-    if "not reproduced" in verdicts:
-        return "not reproduced"
-    return "reproduced" if verdicts == {"reproduced"} else "undecided"
-
-
-def mirrored(difference: Estimate) -> Estimate:
-    """Return the difference taken the other way round."""
-    return replace(difference, mean=-difference.mean)
+def harmless(loss: Estimate, at_most: float) -> Verdict:
+    """Judge the claim that something costs at most `at_most` (a share); see `within`."""
+    return within(loss, -math.inf, at_most)
 
 
 def harmful(loss: Estimate, at_least: float) -> Verdict:
-    """Judge the claim that something costs `at_least` (a share) or more.
+    """Judge the claim that something costs `at_least` (a share) or more; see `within`."""
+    return within(loss, at_least, math.inf)
 
-    Reproduced where the mean is that large and beyond the spread, not reproduced where the whole interval
-    is below.
+
+def alike(difference: Estimate, at_most: float) -> Verdict:
+    """Judge the claim that two things differ by at most `at_most`, in either direction; see `within`."""
+    return within(difference, -at_most, at_most)
+
+
+def all_of(verdicts: Collection[Verdict]) -> Verdict:
+    """Return the verdict on a claim that must hold in every case."""
+    if "not reproduced" in verdicts:
+        return "not reproduced"
+    return "reproduced" if set(verdicts) == {"reproduced"} else "undecided"
+
+
+def beyond_chance(plain: Verdict, wide: Verdict, difference: Verdict = "not reproduced") -> Verdict:
+    """Return `plain`, but undecided where one of several comparisons would find a difference by chance.
+
+    Parameters
+    ----------
+    plain, wide : Verdict
+        With the interval of one comparison, and with that for all of them (`among`).
+    difference : Verdict
+        The verdict that finds one.
     """
-    if loss.count < _REPEATS:
-        return "undecided"
-    if loss.mean >= at_least and loss.low > 0:
-        return "reproduced"
-    return "not reproduced" if loss.high < at_least else "undecided"
+    return "undecided" if plain == difference != wide else plain
 
 
 def compared(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xbar_core.errors import ConfigError
-from xbar_core.lab.studies.frame import Report
+from xbar_core.lab.studies.frame import SCALES, Report
 from xbar_core.lab.whole_file import write_whole
 
 _LARGE = ("fig7", "fig8", "fig9")  # studies of networks that need a GPU
@@ -134,19 +134,27 @@ def _graphics(reports: Sequence[Report]) -> list[str]:
     """Say which studies of large networks are at small scale because nothing ran on a GPU."""
     if any("GPU" in report.machine for report in reports):
         return []
-    small = [r.name for r in reports if r.name in _LARGE and r.scale != "paper"]
+    small = [r for r in _best(reports).values() if r.name in _LARGE and r.scale != "paper"]
     if not small:
         return []
+    names, scales = ", ".join(r.name for r in small), " and ".join(dict.fromkeys(r.scale for r in small))
     return [
         "",
-        f"No GPU was at hand: {', '.join(small)} {'are' if len(small) > 1 else 'is'} at the scale "
-        f"{reports[0].scale} only, without the paper's large networks.",
+        f"No GPU was at hand: {names} {'are' if len(small) > 1 else 'is'} at the scale {scales} only: the "
+        "paper's large networks are not trained.",
     ]
+
+
+def _best(reports: Sequence[Report]) -> dict[str, Report]:
+    """Return each study's report of the largest scale, of those that are whole if there are any."""
+    ranked = sorted(reports, key=lambda report: (not report.cut, SCALES.index(report.scale)))
+    found = {report.name: report for report in ranked}
+    return {report.name: found[report.name] for report in reports}
 
 
 def _answers(reports: Sequence[Report], folder: str) -> list[str]:
     """Answer in one paragraph what the paper does not: exact circuits, and what dominates in each device."""
-    found = {report.name: report for report in reports}
+    found = _best(reports)
     said = []
     if "fig5b" in found:
         link = f"[fig5b]({folder}/fig5b-{found['fig5b'].scale}.md)"
@@ -187,7 +195,7 @@ def _joined(names: Sequence[str]) -> str:
 
 def _details(reports: Sequence[Report], folder: str) -> list[str]:
     """Return the numbers behind the answers."""
-    found = {report.name: report for report in reports}
+    found = _best(reports)
     lines = ["", "## What our own model adds", ""]
     if "fig5b" in found:
         lines += [

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xbar_core.config import preset
-from xbar_core.errors import ConfigError
 from xbar_core.lab.data import load_data
+from xbar_core.lab.data.files import MissingDataError
 from xbar_core.lab.studies.frame import Finding, Scale, Study, seeds, trained
 from xbar_core.lab.studies.judging import rows_of
 from xbar_core.lab.sweep.points import Point
@@ -81,10 +81,16 @@ _CROSSSIM: Mapping[str, str] = {
 
 
 def loads(setup: Setup, *, name: str) -> dict[str, float]:
-    """Read a data set from files that are there, downloading nothing; ``here`` is 0 without them."""
+    """Read a data set from files that are there, downloading nothing; ``here`` is 0 without them.
+
+    Raises
+    ------
+    ConfigError
+        The files are damaged.
+    """
     try:
         data = load_data(name, setup.data_folder, fetch=False)
-    except ConfigError:
+    except MissingDataError:
         return {"here": 0}
     return {"here": 1, "samples": len(data.train_x), "tests": len(data.test_x)}
 
@@ -165,12 +171,13 @@ def _data(row: Row) -> Finding:
         whole, file = _PUBLISHED.get(name, (count, count))
         part = f" (only {count // file} of {whole // file} training files are here)" if count < whole else ""
         return Finding(claim, f"{count} + {tests} samples read{part}", "shown")
-    if row.result is None:
-        return Finding(claim, "no result", "undecided", "points are missing")
+    if row.result is None or row.result.status == "failed":
+        reason = "points are missing" if row.result is None else row.result.error
+        return Finding(claim, "no result", "undecided", reason)
     if name in _READERS:
-        reason = "its files are not on this machine; the test reads files of its format"
+        reason = "its files were not there when this ran; the test reads files of its format"
         return Finding(claim, f"tested: {_READERS[name]}", "shown", reason)
-    return Finding(claim, "not read", "undecided", "its files are not in the data folder of this machine")
+    return Finding(claim, "not read", "undecided", "its files were not in the data folder when this ran")
 
 
 def _network(table: Table, name: str) -> Finding:
@@ -182,6 +189,9 @@ def _network(table: Table, name: str) -> Finding:
         errors = [row.result.error for row in rows if row.result is not None and row.result.error]
         reason = errors[0] if errors else "points are missing"
         return Finding(claim, f"{len(losses)} of {len(rows)} seeds have a result", "undecided", reason)
+    diverged = sum(row.metric("diverged") == 1 for row in rows)
+    if diverged:
+        return Finding(claim, f"{diverged} of {len(rows)} seeds", "not shown", "training turned to NaN")
     first, last = [each[0] for each in losses], [each[-1] for each in losses]
     if min(map(len, losses)) == 1:
         return Finding(claim, f"trains, loss {min(first):.3g}", "shown")
@@ -204,9 +214,13 @@ def _effect(table: Table, name: str) -> Finding:
         if row.values["seed"] in plain
     ]
     pairs = [(with_it, without) for with_it, without in pairs if with_it and without]
-    if not pairs:
-        return Finding(claim, "no result", "undecided", "points are missing or failed")
-    changes = [abs(with_it[-1] - without[-1]) / without[-1] for with_it, without in pairs]
+    if not pairs or len(pairs) < len(plain):
+        told = f"{len(pairs)} of {len(plain)} seeds have a result" if pairs else "no result"
+        return Finding(claim, told, "undecided", "points are missing or failed")
+    changes = []
+    for with_it, without in pairs:
+        last = min(len(with_it), len(without)) - 1  # a training that turned to NaN has fewer epochs
+        changes.append(abs(with_it[last] - without[last]) / without[last])
     found = f"the training loss changes by {min(changes):.1e} to {max(changes):.1e}"
     if min(changes) > 1e-9:
         return Finding(claim, found, "shown")
@@ -218,9 +232,9 @@ def _conditions(scale: Scale) -> str:
     longer = "" if scale == "smoke" else "; networks on all digits, five epochs"
     return (
         f"LeNet-5 on {size}{longer}. Shown means that a run of this study shows it: each non-ideality "
-        "alone, on an otherwise ideal chip, changes training; each network trains on the chip txsim; each "
-        "data set is read from its original files where they are here. For the rest the test is named that "
-        "shows it; the tests of the repository also check the physics of each."
+        "alone, on an otherwise ideal chip, changes training; each network trains on the chip txsim (AAM of "
+        "order 1); each data set is read from its original files where they are here. For the rest the test "
+        "is named that shows it; the tests of the repository also check the physics of each."
     )
 
 

@@ -27,7 +27,7 @@ def sweep_figure(table: Table, metric: str, title: str = "") -> Figure:
 
     Error bars are the confidence intervals of the means over repeats. Where a panel shows one of several
     fields, the means are over the others, too, and have no bars: their spread is not that of repeats. Points
-    of a design that draws are not joined.
+    that have a setting each, as those of a design that draws several fields, are not joined.
     """
     from xbar_core.plots._style import new_figure
 

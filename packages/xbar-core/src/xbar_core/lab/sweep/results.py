@@ -30,10 +30,13 @@ class Row:
         By path, in the order of the plan.
     result : Result or None
         None where it is missing.
+    key : str
+        Of the point: rows of one key have one result, and count once. Empty for a row of its own.
     """
 
     values: Mapping[str, Any]
     result: Result | None
+    key: str = ""
 
     def metric(self, name: str) -> float:
         """Return a number of the result, NaN where there is none."""
@@ -85,7 +88,7 @@ class Table:
     @classmethod
     def collect(cls, points: Sequence[Point], store: Store) -> Table:
         """Return the points with what the store holds of them."""
-        return cls([Row(point.values, store.get(point.key)) for point in points])
+        return cls([Row(point.values, store.get(point.key), point.key) for point in points])
 
     @property
     def metrics(self) -> list[str]:
@@ -216,15 +219,11 @@ def _over_repeats(rows: Sequence[Row], metric: str, level: float) -> Estimate:
 
 
 def _distinct(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows without those that have the result of an earlier one."""
-    seen: set[str] = set()
-    found = []
-    for row in rows:
-        key = "" if row.result is None else row.result.key
-        if not key or key not in seen:
-            found.append(row)
-        seen.add(key)
-    return found
+    """Return the rows without those that have, or will have, the result of an earlier one."""
+    first: dict[str, Row] = {}
+    for number, row in enumerate(rows):
+        first.setdefault(row.key or f"row {number}", row)
+    return list(first.values())
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:

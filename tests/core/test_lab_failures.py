@@ -9,32 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from core.fake_trainer import FakeTrainer, fake_data
-from matplotlib.figure import Figure
+from core.fake_runs import DATA, RECIPE, SPEC, STEPS, Stopper, train_fakes
+from core.fake_trainer import FakeTrainer
 
 from xbar_core.config import Chip, preset
 from xbar_core.errors import ConfigError
-from xbar_core.lab import keeper
-from xbar_core.lab import run as run_module
 from xbar_core.lab.checkpoint import BEST, LAST, read_checkpoint
 from xbar_core.lab.comparison import from_csv
 from xbar_core.lab.data import Batches, limited
 from xbar_core.lab.evaluation import evaluate_chips, evaluate_trained
 from xbar_core.lab.importing import OwnCodeError
 from xbar_core.lab.last_batch import check_last_batch
-from xbar_core.lab.recipe import Recipe
-from xbar_core.lab.run import Diverged, Options, run
-from xbar_core.lab.run_spec import RunSpec
+from xbar_core.lab.run import Diverged, Interrupted, Options, run
+from xbar_core.lab.run_folder import RunFolder
 from xbar_core.lab.trainer import LayerHealth, Scores, Step
-from xbar_core.lab.training import Event, Training
+from xbar_core.lab.training import Event, Note, Training
 
 pytest.importorskip("safetensors", reason="checkpoints need safetensors (the extra 'lab')")
 
-RECIPE = Recipe("fake", epochs=3, batch=16, rate=0.1)
 CHIP = preset("txsim")
-SPEC = RunSpec(RECIPE, "corners", {"native": None, "txsim": CHIP})
-STEPS = 6  # in an epoch
-DATA = fake_data()
 PLACE = "layer 'fc', gradient: 3 of 40 values are NaN or infinite"
 
 
@@ -59,13 +52,9 @@ class Spoiled(FakeTrainer):
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[FakeTrainer]], None]:
-    """Have runs train a class of trainers on `DATA`, with blank curves."""
-    monkeypatch.setattr(RunSpec, "load_data", lambda spec: DATA)
-    monkeypatch.setattr(keeper, "curves", lambda comparison: Figure(figsize=(1, 1)))
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    return lambda kind: monkeypatch.setattr(run_module, "trainer_factory", lambda name: kind)
+def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[FakeTrainer]], type[FakeTrainer]]:
+    """Have runs train a class of trainers."""
+    return lambda kind: train_fakes(monkeypatch, kind)
 
 
 def test_nan_of_the_last_step_of_an_epoch(tmp_path: Path, trained: Any) -> None:
@@ -79,6 +68,37 @@ def test_nan_of_the_last_step_of_an_epoch(tmp_path: Path, trained: Any) -> None:
         for which in (LAST, BEST):
             assert read_checkpoint(tmp_path / name / which).state["rng/steps"].tolist() == [STEPS, 1]
         assert not list((tmp_path / name).glob(".spare-*"))
+
+
+def test_nan_within_an_epoch_is_not_kept(tmp_path: Path, trained: Any) -> None:
+    """Weights that a step made NaN do not replace the last checkpoint, which a run goes on from."""
+
+    class FourthBreaks(FakeTrainer):
+        def step(self, x: Any, y: Any, rate: float) -> Step:
+            found = super().step(x, y, rate)
+            if self.steps == 4:
+                self.weight[0, 0] = np.nan
+            return found
+
+    trained(FourthBreaks)
+    with pytest.raises(Interrupted):
+        run(SPEC, tmp_path, Options(stop=Stopper(3), minutes=0.0))
+    kept = read_checkpoint(tmp_path / "native" / LAST)
+    assert kept.facts["position"]["step"] == 3
+    assert all(np.isfinite(array).all() for array in kept.state.values())
+
+
+def test_nan_ends_a_variant_with_its_place(tmp_path: Path, trained: Any) -> None:
+    """The layer and stage are named; the others go on; the last checkpoint is from before."""
+    trained(type("Bad", (FakeTrainer,), {"bad_step": 8}))
+    spec = replace(SPEC, variants={"txsim": CHIP, "native": None})
+    events: list[Event] = []
+    found = run(spec, tmp_path, Options(events.append, minutes=0.0))
+    assert list(found.diverged) == ["txsim", "native"]
+    assert "epoch 2, step 3: layer 'fc', gradient" in found.diverged["txsim"]
+    assert any(isinstance(event, Note) and "turned to NaN" in event.text for event in events)
+    state = RunFolder.open(tmp_path).checkpoint("txsim", "last").state
+    assert state["rng/steps"][0] == 8
 
 
 def test_nan_in_a_look_at_the_layers(tmp_path: Path, trained: Any) -> None:

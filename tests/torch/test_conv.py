@@ -292,9 +292,10 @@ def test_bad_input_is_named() -> None:
 
 @pytest.mark.parametrize("road", ["ideal", "clean"])
 def test_empty_batch(road: str) -> None:
-    """A batch of no images gives no outputs."""
+    """A batch of no images gives no outputs, and counts as a call."""
     layer = XbarConv2d(4, 8, 3, stride=2, groups=2, config=ROADS[road])
     assert layer(torch.zeros(0, 4, 7, 6)).shape == (0, 8, 3, 2)
+    assert layer.crossbars[""].counters.calls == 1
 
 
 @pytest.mark.parametrize("road", ["ideal", "clean"])

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xbar_core.errors import ConfigError
 from xbar_torch.crossbar import Crossbar
 from xbar_torch.functional import crossbar_linear
+from xbar_torch.packed import PackedRows
+from xbar_torch.parallel import data_parallel
 from xbar_torch.time_steps import TimeSteps
 
 if TYPE_CHECKING:
@@ -71,8 +74,15 @@ def run(
         Sequences that have each step, where `x` is packed.
     states : list of Tensor (layers x directions, batch, hidden)
         Initial states.
+
+    Raises
+    ------
+    ConfigError
+        Data-parallel processes train on packed batches of other numbers of steps or sequences.
     """
     sizes = None if batch_sizes is None else [int(size) for size in batch_sizes]
+    if sizes is not None and layer.training:
+        _require_same_shares(layer, sizes, x.device)
     if sizes is None and not layer.batch_first:
         x = x.transpose(0, 1)
     directions = ("", "_reverse") if layer.bidirectional else ("",)
@@ -92,6 +102,17 @@ def run(
     return x, [torch.stack(each) for each in zip(*final, strict=True)]
 
 
+def _require_same_shares(layer: _XbarRecurrent, sizes: list[int], device: torch.device) -> None:
+    """Raise on every data-parallel process where steps or sequences differ: calls and draws would, too."""
+    place = data_parallel(layer)
+    if place is not None and not place.agrees(torch.tensor([len(sizes), sizes[0]], device=device)):
+        raise ConfigError(
+            f"layer {layer.key!r}: packed input: the processes have other numbers of sequences or of steps "
+            f"(this one {sizes[0]} sequences of up to {len(sizes)} steps); give every process as many "
+            "sequences with the same longest length, or padded batches of one size"
+        )
+
+
 def _scan(
     layer: _XbarRecurrent, cell: Cell, ending: str, x: Tensor, sizes: list[int] | None, states: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
@@ -100,7 +121,9 @@ def _scan(
     Packed x (cells, in) of so many sequences in each step -> (cells, hidden): nothing is read, and no range
     learns, where a sequence is over.
     """
-    read = _biased(layer, crossbar_linear(x, layer.crossbars[f"_ih{ending}"]), f"bias_ih{ending}")
+    inputs = layer.crossbars[f"_ih{ending}"]
+    read = crossbar_linear(x, inputs if sizes is None else PackedRows(inputs, sizes))
+    read = _biased(layer, read, f"bias_ih{ending}")
     # Cut once: the gradient of a slice would be as large as all steps together, for every step.
     from_x = read.unbind(1) if sizes is None else torch.split(read, sizes)
     batch, order = states[0].shape[0], range(len(from_x))
@@ -109,8 +132,8 @@ def _scan(
     projection: Crossbar | None = layer.crossbars.get(f"_hr{ending}")
     backward = torch.is_grad_enabled()
     with ExitStack() as stack:
-        steps = stack.enter_context(TimeSteps(hidden, backward))
-        projected = None if projection is None else stack.enter_context(TimeSteps(projection, backward))
+        steps = stack.enter_context(TimeSteps(hidden, backward, batch))
+        projected = projection and stack.enter_context(TimeSteps(projection, backward, batch))
         for t in reversed(order) if ending.endswith("_reverse") else order:
             active = from_x[t].shape[0]
             held = states if active == batch else [state[:active] for state in states]

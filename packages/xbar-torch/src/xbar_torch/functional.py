@@ -72,6 +72,12 @@ def effective_weight(crossbar: Crossbar) -> Tensor:
     return weight
 
 
+def _unread_weight(crossbar: Crossbar) -> Tensor:
+    """Return weights (in, out) for a call without samples, which counts, but reads and learns nothing."""
+    crossbar.finish_call(crossbar.ranges, crossbar.owner.training)
+    return crossbar.weight()
+
+
 class _Product(torch.autograd.Function):
     """``x @ W``, the array sets side by side: x (batch, ..., in of all), y (batch, ..., out of all)."""
 
@@ -112,7 +118,7 @@ class _Product(torch.autograd.Function):
                 return *_crossbar_backward(crossbar, matrices, residual, dy, need_x, need_state), None, None
             gradients = [
                 exact_vjp(
-                    request.layout,
+                    layout,
                     matrices,
                     request.buffers,
                     crossbar.ranges,
@@ -121,8 +127,8 @@ class _Product(torch.autograd.Function):
                     request,
                     need_dx=need_x,
                 )
-                for request, matrices, residual, error in zip(
-                    ctx.requests, ctx.matrices, ctx.residuals, errors, strict=True
+                for layout, request, matrices, residual, error in zip(
+                    crossbar.layouts, ctx.requests, ctx.matrices, ctx.residuals, errors, strict=True
                 )
             ]
             dx = _join([gradient.x for gradient in gradients]) if need_x else None
@@ -181,7 +187,7 @@ def crossbar_linear(x: Tensor, crossbar: Crossbar) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return x @ effective_weight(crossbar)
     if x.numel() == 0:
-        return x @ crossbar.weight()  # nothing is read
+        return x @ _unread_weight(crossbar)
     backward = torch.is_grad_enabled() and x.requires_grad
     single = x.ndim == 1
     y = applied(_Product, (x[None] if single else x).contiguous(), crossbar.target, crossbar, backward)
@@ -212,7 +218,7 @@ def crossbar_convolution(x: Tensor, crossbar: Crossbar, geometry: Geometry) -> T
         with torch.autocast(x.device.type, enabled=False):
             return convolve(x, weight.T.reshape(shape), geometry)
     if x.numel() == 0:
-        weight = crossbar.weight()  # nothing is read
+        weight = _unread_weight(crossbar)
         return convolve(x, weight.T.reshape(weight.shape[1], -1, *geometry.kernel), geometry)
     if not crossbar.crossbar_mode:
         return _unfolded_convolution(x, crossbar, geometry)

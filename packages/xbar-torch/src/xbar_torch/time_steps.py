@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xbar_core.engine import Encoded, Matrices, Ranges, Residual
+from xbar_core.engine import Call, Encoded, Matrices, Ranges, Residual
 from xbar_torch._bridge import analog, applied
 from xbar_torch.crossbar import Crossbar
 
@@ -29,27 +29,30 @@ class TimeSteps(Crossbar):
         The weight. This object shares its attributes, and is dropped after the sequence.
     backward : bool
         Whether a gradient of the hidden state will be asked for.
+    sequences : int
+        Samples of the batch; of packed ones fewer have a late step.
 
     Examples
     --------
     ::
 
-        with TimeSteps(crossbar, backward=True) as steps:
+        with TimeSteps(crossbar, backward=True, sequences=len(x)) as steps:
             for t in range(length):
                 h = torch.tanh(x[:, t] + crossbar_linear(h, steps))
     """
 
-    __slots__ = ("_learned", "_outer", "_target")
+    __slots__ = ("_learned", "_outer", "_sequences", "_target")
 
-    def __init__(self, crossbar: Crossbar, backward: bool) -> None:
+    def __init__(self, crossbar: Crossbar, backward: bool, sequences: int) -> None:
         self.__dict__ = crossbar.__dict__
+        self._sequences = sequences
         self._learned: list[Ranges] = []
         self._outer: list[tuple[Tensor, Tensor]] = []
         self._target: Tensor = crossbar.state
         if crossbar.crossbar_mode:
             self._target = applied(_Sequence, crossbar.state, crossbar, self._outer)
         with analog(crossbar.state.device):
-            super().matrices(backward)
+            crossbar.matrices(backward)
 
     @property
     def target(self) -> Tensor:
@@ -76,6 +79,10 @@ class TimeSteps(Crossbar):
     def matrices(self, backward: bool = False) -> list[Matrices]:
         """Return the matrices of the sequence."""
         return self._matrices
+
+    def call(self, samples: int) -> Call:
+        """Return the identity of the next step, whose first sample is that of the whole batch."""
+        return super().call(self._sequences)
 
     def finish_call(self, ranges: Ranges, training: bool) -> None:
         """Count a step and set aside what its ranges have learned."""

@@ -145,7 +145,11 @@ def test_native_weights_load(options: str) -> None:
         layer.load_native({**native.state_dict(), "out_proj.weight": torch.zeros(9, 9)})
     with pytest.raises(ConfigError, match="has 'in_proj', which this layer has not"):
         layer.load_native({**native.state_dict(), "in_proj": torch.zeros(9, 9)})
+    with pytest.raises(ConfigError, match=r"w_max: 'in_proj' is no weight, did you mean '.*proj_weight'"):
+        layer.load_native(native, w_max={"in_proj": 1.0})
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    with pytest.raises(ConfigError, match=r"w_max: 'q_proj' is no weight.*they are .*out_proj\.weight$"):
+        XbarMultiheadAttention(9, 3, w_max={"q_proj": 1.0}, **OPTIONS[options])
 
 
 @pytest.mark.parametrize("norm_first", [False, True])

@@ -275,6 +275,8 @@ class Held(nn.Module):
         self.order = [self.one, (self.two, "relu")]
         self.by_name = {"deep": {"one": self.one}}
         self.order.append(self.order)
+        self.again = (self.order[1], self.order[1])
+        self.twice = self.again
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         (two, _), one = self.order[1], self.by_name["deep"]["one"]
@@ -292,6 +294,8 @@ def test_layers_are_replaced_wherever_they_are_held(inplace: bool) -> None:
     assert chip.order[0] is chip.by_name["deep"]["one"] is chip.one
     assert chip.order[1] == (chip.two, "relu")
     assert chip.order[2] is chip.order
+    assert chip.twice is chip.again
+    assert chip.again[0] is chip.again[1] is chip.order[1]
     chip(torch.rand(2, 4)).sum().backward()
     assert chip.one.state.grad is not None
     assert chip.two.state.grad is not None
@@ -388,6 +392,8 @@ def test_ranges_of_weights_can_be_given() -> None:
         ({"overrides": {"*.conv": "txsim"}}, r"'\*\.conv' matches no module"),
         ({"overrides": {"relu": "txsim"}}, r"'relu' \(ReLU\) cannot go on crossbars: no weights"),
         ({"unsigned": ("fc2", "norm")}, r"'norm' \(LayerNorm\) cannot go on crossbars: normalisation"),
+        ({"unsigned": 3}, r"unsigned: 3 is a int; give a pattern or several"),
+        ({"unsigned": ("fc2", 3)}, r"unsigned: 3 is a int; give a pattern or several"),
         ({"config": "txsim-8bits"}, r"did you mean 'txsim-8bit'"),
         ({"overrides": {"fc2": "txsin"}}, r"did you mean 'txsim'"),
         ({"overrides": "fc2"}, r"overrides: 'fc2' is a str; give a mapping of pattern to chip or None"),
@@ -461,6 +467,19 @@ def test_shape_errors_name_the_layer(layer: nn.Module, shape: tuple[int, ...], m
     chip = convert(nn.ModuleDict({"block": nn.Sequential(layer)}), "ideal")
     with pytest.raises(ShapeError, match=message):
         chip["block"](torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Linear(3, 3), (2, 3)), (nn.Conv1d(3, 3, 1), (2, 3, 1)), (nn.GRU(3, 3), (4, 2, 3))],
+)
+def test_dtype_and_loading_errors_name_the_layer(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    """A wrong dtype, and native weights that do not fit, begin with the layer's name in the network."""
+    chip = convert(nn.ModuleDict({"block": nn.Sequential(layer)}), "ideal")["block"]
+    with pytest.raises(ShapeError, match=r"^layer 'block\.0': input: dtype torch\.float64"):
+        chip(torch.zeros(shape, dtype=torch.float64))
+    with pytest.raises(ConfigError, match=r"^layer 'block\.0': the native layer has no 'weight"):
+        chip[0].load_native({})
 
 
 def test_unsigned_inputs_are_declared() -> None:

@@ -15,7 +15,8 @@ from torch import nn
 from xbar_core.config import Chip, preset
 from xbar_core.engine import Call, Layout, Ranges, Request, forward, program, read_matrices, vjp
 from xbar_core.errors import ConfigError, ShapeError
-from xbar_torch import XbarLinear, crossbars_of, finish_epoch
+from xbar_torch import PulseSGD, XbarLinear, crossbars_of, finish_epoch
+from xbar_torch.host import is_device_state
 
 QUIET = preset("txsim-8bit").with_("update.noise.gamma", 0.0)
 CHIPS = {
@@ -225,6 +226,25 @@ def test_weight_is_read_only_and_differentiable() -> None:
     torch.testing.assert_close(gradient.T, 2.0 * layer.weight.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["ideal", "8bit", "faulty"])
+def test_a_penalty_may_be_taken_before_the_forward_pass(name: str) -> None:
+    """The projection of a training forward leaves a graph of `weight` or of states in range alone."""
+    layer = layer_on(CHIPS[name])
+    x = torch.randn(4, 70)
+    gradients = []
+    for early in (True, False):
+        layer.zero_grad()
+        out = None if early else layer(x).sum()
+        penalty = layer.weight.square().sum() + layer.state.square().sum()
+        ((layer(x).sum() if out is None else out) + penalty).backward()
+        gradients.append(layer.state.grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-6)
+    with torch.no_grad():
+        layer.state.add_(0.7)
+    penalty = layer.weight.square().sum()
+    (layer(x).sum() + penalty).backward()
+
+
 def test_any_change_of_the_states_is_noticed() -> None:
     """In-place steps, `.data` and a replaced storage all change the next output."""
     layer = layer_on(QUIET)
@@ -270,8 +290,22 @@ def test_states_that_change_unseen_return_into_their_range_too() -> None:
     assert torch.equal(layer.crossbars[""].asked[0].state, wanted)
 
 
+def test_states_that_change_unseen_after_a_write_return_too() -> None:
+    """What is written through `.data` between a step of `PulseSGD` and the next forward is projected."""
+    layer = layer_on(QUIET)
+    optimizer = PulseSGD(layer, lr=0.1)
+    for training in (True, False):
+        layer.train()
+        layer(torch.randn(4, 70)).sum().backward()
+        optimizer.step()
+        layer.state.data.fill_(5.0)
+        layer.train(training)(torch.randn(4, 70))
+        assert bool((layer.crossbars[""].asked[0].state == 1.0).all())
+        assert bool((layer.state == (1.0 if training else 5.0)).all())
+
+
 def test_states_beyond_their_range_stand_for_what_is_read() -> None:
-    """`weight` and `reprogram` take states as a read does, in [0, 1]; the gradient inside is decoding's."""
+    """`weight` and `reprogram` take states as a read does, in [0, 1]; the gradient is decoding's."""
     layer = XbarLinear(9, 5, config=preset("ideal"), dtype=torch.float64)
     with torch.no_grad():
         layer.state.sub_(0.002)  # pairs of the differential mapping keep one side at 0
@@ -280,9 +314,9 @@ def test_states_beyond_their_range_stand_for_what_is_read() -> None:
     read = (layer(eye) - layer.bias).detach()
     torch.testing.assert_close(layer.weight.T, read, rtol=1e-12, atol=1e-13)
     layer.weight.sum().backward()
-    inside = (layer.state > 0) & (layer.state < 1)
-    w_max = layer.crossbars[""].w_max
-    assert torch.equal(layer.state.grad[0][inside[0]], w_max.expand(int(inside[0].sum())))
+    assert layer.state.min() < 0
+    w_max = layer.crossbars[""].w_max.expand(9, 5)
+    assert torch.equal(layer.state.grad, torch.stack([w_max, -w_max]))
     layer.crossbars[""].reprogram()
     torch.testing.assert_close(layer.weight.T, read, rtol=1e-12, atol=1e-13)
 
@@ -298,6 +332,46 @@ def test_a_wrong_shape_in_a_checkpoint_overwrites_nothing() -> None:
     ):
         layer.load_state_dict(found)
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1)])
+def test_a_wrong_shape_of_a_range_overwrites_nothing(shape: tuple[int, ...]) -> None:
+    """Buffers without axes count, too; one number in a list, as old files have it, is loaded."""
+    layer, other = layer_on(QUIET), layer_on(QUIET)
+    train(other, 2)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(
+        RuntimeError, match=r"w_max: .*is \(\d.*the model's \(\); no tensor .*build the model"
+    ):
+        layer.load_state_dict({**other.state_dict(), "w_max": torch.ones(shape)})
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    layer.load_state_dict({**other.state_dict(), "w_max": torch.full((1,), 2.0)})
+    assert layer.w_max.item() == 2.0
+
+
+def test_hooks_of_loading_run_before_the_checks() -> None:
+    """A hook that renames or reshapes what an older file holds is not too late, and runs once."""
+    layer, other = layer_on(QUIET), layer_on(QUIET)
+    train(other, 2)
+    found = dict(other.state_dict())
+    found["count"], found["offset"] = found.pop("counters"), found.pop("bias")[None]
+    called = []
+
+    def renamed(_: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *rest: object) -> None:
+        called.append(prefix)
+        state_dict["counters"], state_dict["bias"] = state_dict.pop("count"), state_dict.pop("offset")[0]
+
+    layer.register_load_state_dict_pre_hook(renamed)
+    layer.load_state_dict(found)
+    assert called == [""]
+    assert layer.crossbars[""].counters == other.crossbars[""].counters
+    assert torch.equal(layer.bias, other.bias)
+
+
+def test_states_stay_marked_where_parameters_are_made_anew() -> None:
+    """A layer that was moved to another kind of device still says which Parameters are device states."""
+    assert is_device_state(layer_on(QUIET).to("meta").state)
+    assert not is_device_state(layer_on(QUIET).to("meta").bias)
 
 
 def test_evaluation_advances_nothing_but_its_own_counter() -> None:
@@ -352,7 +426,9 @@ def test_bad_input_is_named() -> None:
     layer = layer_on(QUIET)
     with pytest.raises(ShapeError, match="in_features = 70"):
         layer(torch.randn(3, 71))
-    with pytest.raises(ShapeError, match="float64"):
+    with pytest.raises(
+        ShapeError, match=r"^layer 'fc': input: dtype torch.float64 .*use x.to\(torch.float32\)"
+    ):
         layer(torch.randn(3, 70, dtype=torch.float64))
     with pytest.raises(ConfigError, match="did you mean 'txsim-8bit'"):
         XbarLinear(3, 4, config="txsim-8bits")
@@ -361,22 +437,25 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match="complex64 is not a real"):
         XbarLinear(3, 4, dtype=torch.complex64)
     before = layer.state.clone()
-    with pytest.raises(ShapeError, match="weight has shape"):
+    with pytest.raises(ShapeError, match="^layer 'fc': weight has shape"):
         layer.load_native(nn.Linear(71, 9))
-    with pytest.raises(ConfigError, match="no 'bias'"):
+    with pytest.raises(ConfigError, match="^layer 'fc': the native layer has no 'bias'"):
         layer.load_native(nn.Linear(70, 9, bias=False))
     assert torch.equal(layer.state, before)
 
 
 @pytest.mark.parametrize("config", ["ideal", "txsim-8bit"])
 def test_empty_batch(config: str) -> None:
-    """A batch of no samples gives no outputs and zero gradients, as natively."""
+    """A batch of no samples gives no outputs and zero gradients, as natively; it counts as a call."""
     layer = XbarLinear(4, 3, config=config)
     y = layer(torch.zeros(2, 0, 4))
     assert y.shape == (2, 0, 3)
     y.sum().backward()
     assert layer.state.grad is not None
     assert not layer.state.grad.any()
+    layer.eval()(torch.zeros(0, 4))
+    counters = layer.crossbars[""].counters
+    assert (counters.calls, counters.evaluations) == (1, 1)
 
 
 def test_native_weights_come_and_go() -> None:

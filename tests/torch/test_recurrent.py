@@ -359,7 +359,20 @@ def test_native_weights_load() -> None:
         layer.load_native(nn.GRU(3, 5))
     with pytest.raises(ConfigError, match=r"'weight_ih_l1', which this layer has not.*weight_ih_l0"):
         layer.load_native(nn.GRU(3, 4, 2).state_dict())
+    with pytest.raises(ConfigError, match=r"w_max: 'weight_ih_10' is no weight, did you mean 'weight_ih_l0'"):
+        layer.load_native(native, w_max={"weight_ih_10": 1.0})
+    with pytest.raises(ConfigError, match=r"w_max\['weight_hh_l0'\]: -1"):
+        layer.load_native(native, w_max={"weight_hh_l0": -1.0})
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_unknown_names_of_ranges_are_refused() -> None:
+    """A misspelt weight, or a bias, has no range."""
+    for name in ("weight_ih_10", "bias_ih_l0"):
+        with pytest.raises(
+            ConfigError, match=f"w_max: '{name}' is no weight, did you mean .*they are weight_ih"
+        ):
+            XbarLSTM(3, 4, w_max={name: 1.0})
 
 
 def test_conversion_of_a_recurrent_network() -> None:
@@ -389,6 +402,14 @@ def test_wrong_shapes_are_named(x: Tensor, hx: Any, message: str) -> None:
     """An input or an initial state that does not fit is one clear line."""
     with pytest.raises(ShapeError, match=message):
         XbarLSTM(3, 4)(x, hx)
+
+
+def test_wrong_dtypes_are_named() -> None:
+    """The error says whether the input or the initial state has another dtype than the states."""
+    x, h = torch.zeros(5, 2, 3), torch.zeros(1, 2, 4)
+    for given, name in (((x.double(), h), "input"), ((x, h.double()), "hx")):
+        with pytest.raises(ShapeError, match=rf"^layer 'memory': {name}: dtype torch\.float64"):
+            XbarGRU(3, 4, name="memory")(*given)
 
 
 @pytest.mark.parametrize("config", ["ideal", "txsim-8bit"])

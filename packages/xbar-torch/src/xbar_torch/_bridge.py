@@ -90,15 +90,19 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def to_analog(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return an input in the dtype of the states; half precision is widened, nothing else is."""
+def to_analog(x: Tensor, dtype: torch.dtype, layer: int | str, field: str = "input") -> Tensor:
+    """Return an input in the dtype of the states; half precision is widened, nothing else is.
+
+    An error begins with the name of the layer and of what it was given.
+    """
     if x.dtype == dtype:
         return x
     if x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(x.device.type):
         return x.to(dtype)
     name = str(dtype).removeprefix("torch.")
     raise ShapeError(
-        f"input: dtype {x.dtype} where the device states have torch.{name}; use x.to(torch.{name})"
+        f"layer {layer!r}: {field}: dtype {x.dtype} where the device states have torch.{name}; "
+        f"use x.to(torch.{name})"
     )
 
 

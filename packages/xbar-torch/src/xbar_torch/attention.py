@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xbar_core._checks import check_mapping
+from xbar_core._checks import check_by_name
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError
 from xbar_torch._bridge import resolve_chip, undrawn
@@ -85,7 +85,7 @@ class XbarMultiheadAttention(NativeTwin):
         self.batch_first, self.add_zero_attn = native.batch_first, native.add_zero_attn
         for extra in ("bias_k", "bias_v"):
             self.register_parameter(extra, cast(nn.Parameter | None, getattr(native, extra)))
-        given = check_mapping("w_max", w_max, "native weight to range")
+        given = _ranges(native, w_max)
         for own, weight, bias, native_name in native_projections(native):
             linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
             linear.weight = nn.Parameter(weight.detach())
@@ -122,9 +122,9 @@ class XbarMultiheadAttention(NativeTwin):
     ) -> None:
         """Program the weights of a native layer, or of its ``state_dict``; biases are copied."""
         native = self.to_native().to(self._projection("out_proj").crossbars[""].state.dtype)
+        given = _ranges(native, w_max)
         shapes = {name: tuple(value.shape) for name, value in native.state_dict().items()}
-        native.load_state_dict(native_tensors(source, shapes, None, type(self).__name__))
-        given = check_mapping("w_max", w_max, "native weight to range")
+        native.load_state_dict(native_tensors(source, shapes, None, self.key))
         for own, weight, bias, native_name in native_projections(native):
             found = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
             self._projection(own).load_native(found, given.get(native_name))
@@ -291,6 +291,12 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     if mask.dtype != torch.bool:
         return mask.to(dtype)
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, -math.inf)
+
+
+def _ranges(native: nn.MultiheadAttention, w_max: Mapping[str, float] | None) -> dict[str, float]:
+    """Return the ranges that were given, by the native names of weights, checked."""
+    names = dict.fromkeys(name for *_, name in native_projections(native))
+    return check_by_name("w_max", w_max, names, "weight")
 
 
 def native_projections(

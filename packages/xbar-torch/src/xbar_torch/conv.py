@@ -122,7 +122,7 @@ class _XbarConv(CrossbarModule):
 
     def load_native(self, source: nn.Module | Mapping[str, Any], w_max: float | None = None) -> None:
         """Program the weights of a native layer, or of its ``state_dict``; the bias is copied."""
-        found = native_tensors(source, {"weight": self._weight_shape}, self.bias, type(self).__name__)
+        found = native_tensors(source, {"weight": self._weight_shape}, self.bias, self.key)
         state = self.crossbars[""].state.detach()
         weight = found["weight"].to(state).reshape(self.out_channels, -1).T
         self.crossbars[""].program(weight.contiguous(), w_max)

@@ -107,7 +107,7 @@ def convert(
         pattern: None if choice is None else resolve_chip(choice, seed)
         for pattern, choice in check_mapping("overrides", overrides, "pattern to chip or None").items()
     }
-    entries = plan(model, default, chips, (unsigned,) if isinstance(unsigned, str) else tuple(unsigned))
+    entries = plan(model, default, chips, _patterns(unsigned))
     ranges = _ranges(entries, check_mapping("w_max", w_max, "native weight to range"))
     built = {id(entry.native): _build(entry, ranges) for entry in entries if entry.builds}
     for entry in entries:
@@ -123,6 +123,18 @@ def convert(
     link(result)
     result.__dict__["conversion"] = report
     return result
+
+
+def _patterns(unsigned: Any) -> tuple[str, ...]:
+    found = (
+        tuple(unsigned) if isinstance(unsigned, Iterable) and not isinstance(unsigned, str) else (unsigned,)
+    )
+    for each in found:
+        if not isinstance(each, str):
+            raise ConfigError(
+                f"unsigned: {each!r} is a {type(each).__name__}; give a pattern or several, each a str"
+            )
+    return found
 
 
 def conversion_report(model: nn.Module) -> ConversionReport:
@@ -240,27 +252,35 @@ def _move_hooks(source: nn.Module, target: nn.Module) -> None:
 
 
 def _swap(model: nn.Module, built: dict[int, nn.Module]) -> nn.Module:
-    seen: set[int] = set()
+    memo: dict[int, tuple[Any, Any]] = {}
     for parent in list(model.modules()):
         for key, value in list(parent.__dict__.items()):
-            parent.__dict__[key] = _swapped(value, built, seen)
+            parent.__dict__[key] = _swapped(value, built, memo)
     return built.get(id(model), model)
 
 
-def _swapped(value: Any, built: dict[int, nn.Module], seen: set[int]) -> Any:
-    """Return a module's attribute with twins in the places of layers; lists and dicts change in place."""
+def _swapped(value: Any, built: dict[int, nn.Module], memo: dict[int, tuple[Any, Any]]) -> Any:
+    """Return a module's attribute with twins in the places of layers; lists and dicts change in place.
+
+    `memo` holds, by identity, every container that was met and what stands for it; that it holds the old
+    one, too, keeps identities from being given away anew.
+    """
     if isinstance(value, nn.Module):
         return built.get(id(value), value)
-    if not isinstance(value, list | tuple | dict) or id(value) in seen:
+    if not isinstance(value, list | tuple | dict):
         return value
-    seen.add(id(value))
+    if id(value) in memo:
+        return memo[id(value)][1]
+    memo[id(value)] = value, value
     items = list(value.items() if isinstance(value, dict) else enumerate(value))
-    now = [(key, item, _swapped(item, built, seen)) for key, item in items]
+    now = [(key, item, _swapped(item, built, memo)) for key, item in items]
     if isinstance(value, tuple):
         if all(before is after for _, before, after in now):
             return value
         made = [after for _, _, after in now]
-        return value._make(made) if hasattr(value, "_make") else type(value)(made)
+        new = value._make(made) if hasattr(value, "_make") else type(value)(made)
+        memo[id(value)] = value, new
+        return new
     for key, before, after in now:
         if after is not before:
             value[key] = after

@@ -141,8 +141,15 @@ class Crossbar(ArraySets):
         return [whole] if self.parts == 1 else [whole[..., self.columns(k)] for k in range(self.parts)]
 
     def held(self) -> Tensor:
-        """Return the states that the devices hold, as a read takes them: in [0, 1]; differentiable."""
-        return self.state.clamp(0.0, 1.0)
+        """Return the states that the devices hold, as a read takes them: in [0, 1]; differentiable.
+
+        The gradient passes straight through, as that of a read does: a penalty also moves what lies beyond.
+        Autograd keeps no state, so that the projection before a forward pass may follow.
+        """
+        state = self.state
+        present = state.detach()
+        held = present.clamp(0.0, 1.0)
+        return held + (state - present) if torch.is_grad_enabled() else held
 
     # Programming and reading back.
 
@@ -196,13 +203,18 @@ class Crossbar(ArraySets):
         return state.data_ptr(), state._version, state.dtype, state.device, self.time, read
 
     def prepare(self, training: bool) -> bool:
-        """Project the states to [0, 1] in training; return whether the matrices are out of date."""
+        """Project the states to [0, 1] in training; return whether the matrices are out of date.
+
+        States in range are not written to: graphs that hold them stay valid.
+        """
         state = self.state
         if unseen := self._changed_unseen():
             self._projected = None
         if training and self._projected != (state.data_ptr(), state._version):
             with torch.no_grad():
-                state.clamp_(0.0, 1.0)
+                low, high = torch.aminmax(state)
+                if low < 0.0 or high > 1.0:
+                    state.clamp_(0.0, 1.0)
             self._projected = (state.data_ptr(), state._version)
         if unseen or not self._matrices or self._key != self._present_key():
             return True
@@ -299,7 +311,7 @@ class Crossbar(ArraySets):
 
     def enter(self, x: Tensor) -> Tensor:
         """Return an input in the dtype of the states, checked, on its way into the analog path."""
-        x = to_analog(x, self.state.dtype)
+        x = to_analog(x, self.state.dtype, self.owner.key)
         self.require_finite(x.detach(), "input")
         if self.seen is not None:
             self.seen.append(x.detach())
@@ -381,7 +393,6 @@ class Crossbar(ArraySets):
         state.copy_(torch.as_tensor(held))
         if words is not None:
             cast(Tensor, self.owner._buffers[f"words{self.suffix}"]).copy_(torch.as_tensor(words))
-        self._projected = (state.data_ptr(), state._version)
         self.counters.updates += 1
         self.pulses.clear()
         saturated = sum(int(result.saturated) for result in results)

@@ -6,6 +6,7 @@ optimizers are built on.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -94,8 +95,7 @@ class CrossbarModule(NativeTwin):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        for name, parameter in self._parameters.items():  # copies bear no marks
-            _mark(name, parameter)
+        self._mark_states()  # copies bear no marks
 
     def store(self, suffix: str, state: Tensor, buffers: dict[str, Tensor]) -> None:
         """Register what programming returned, or overwrite it in place where it is registered."""
@@ -140,7 +140,13 @@ class CrossbarModule(NativeTwin):
             now = getattr(self, name)
             if now.dtype not in ANALOG or (name in words and now.dtype != kept.dtype):
                 now.data = kept.to(device=now.device)
+        self._mark_states()
         return self
+
+    def _mark_states(self) -> None:
+        """Mark the Parameters again where they may have been made anew."""
+        for name, parameter in self._parameters.items():
+            _mark(name, parameter)
 
     # Checkpoints: ranges, counters and interpolation references beside parameters and buffers.
 
@@ -167,6 +173,26 @@ class CrossbarModule(NativeTwin):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        report = (local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        hooks, self._load_state_dict_pre_hooks = self._load_state_dict_pre_hooks, OrderedDict()
+        try:
+            for hook in hooks.values():  # they may rename and reshape what an older file holds
+                hook(state_dict, prefix, *report)
+            self._load_checked(state_dict, prefix, *report)
+        finally:
+            self._load_state_dict_pre_hooks = hooks
+
+    def _load_checked(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load everything, or nothing where a shape differs; no pre-hooks are left to run."""
         extra: dict[str, Tensor] = {}
         names = [*_EXTRA, *_REFERENCES, *(f"{name}_update" for name in _REFERENCES)]
         for suffix in self.crossbars:
@@ -179,11 +205,13 @@ class CrossbarModule(NativeTwin):
         before = len(error_msgs)
         for name, held in {**self._parameters, **self._buffers}.items():
             found = getattr(state_dict.get(prefix + name), "shape", None)
-            if held is not None and held.ndim > 0 and found is not None and found != held.shape:
-                error_msgs.append(
-                    f"size mismatch for {prefix}{name}: the checkpoint's shape is {tuple(found)}, the "
-                    f"model's {tuple(held.shape)}; no tensor of this layer is loaded"
-                )
+            if held is None or found is None or found == held.shape or (held.ndim == 0 and found == (1,)):
+                continue
+            error_msgs.append(
+                f"size mismatch for {prefix}{name}: the checkpoint's shape is {tuple(found)}, the model's "
+                f"{tuple(held.shape)}; no tensor of this layer is loaded: build the model as it was saved, "
+                "with the same sizes and chip"
+            )
         if len(error_msgs) > before:
             return
         super()._load_from_state_dict(

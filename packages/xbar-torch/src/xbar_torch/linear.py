@@ -78,9 +78,7 @@ class XbarLinear(CrossbarModule):
 
     def load_native(self, source: nn.Module | Mapping[str, Any], w_max: float | None = None) -> None:
         """Program the weights of a native layer, or of its ``state_dict``; the bias is copied."""
-        found = native_tensors(
-            source, {"weight": (self.out_features, self.in_features)}, self.bias, type(self).__name__
-        )
+        found = native_tensors(source, {"weight": (self.out_features, self.in_features)}, self.bias, self.key)
         state = self.crossbars[""].state
         self.crossbars[""].program(found["weight"].to(state.detach()).T.contiguous(), w_max)
         if self.bias is not None:

@@ -82,7 +82,7 @@ def native_tensors(
     source: nn.Module | Mapping[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
     bias: Tensor | None,
-    layer: str,
+    layer: int | str,
 ) -> dict[str, Tensor]:
     """Return the tensors of a native layer by name.
 
@@ -94,8 +94,8 @@ def native_tensors(
         Names and shapes that are wanted.
     bias : Tensor or None
         The layer's own bias; wanted too unless None.
-    layer : str
-        The class's name, for messages.
+    layer : int or str
+        The layer's name, for messages.
 
     Raises
     ------
@@ -109,14 +109,17 @@ def native_tensors(
     for name in found:
         if name not in wanted:
             raise ConfigError(
-                f"{layer}: the native layer has {name!r}, which this layer has not{nearest(name, wanted)}"
+                f"layer {layer!r}: the native layer has {name!r}, which this layer has not"
+                f"{nearest(name, wanted)}"
             )
     for name, shape in wanted.items():
         if name not in found:
-            raise ConfigError(f"{layer}: the native layer has no {name!r}; it has {sorted(found)}")
+            raise ConfigError(f"layer {layer!r}: the native layer has no {name!r}; it has {sorted(found)}")
         value = found[name]
         if tuple(value.shape) != shape:
-            raise ShapeError(f"{layer}: {name} has shape {tuple(value.shape)}, this layer's is {shape}")
+            raise ShapeError(
+                f"layer {layer!r}: {name} has shape {tuple(value.shape)}, this layer's is {shape}"
+            )
         if not bool(torch.isfinite(value).all()):
-            raise ConfigError(f"{layer}: {name} holds NaN or infinity; load finite weights")
+            raise ConfigError(f"layer {layer!r}: {name} holds NaN or infinity; load finite weights")
     return {name: found[name].detach() for name in wanted}

@@ -10,7 +10,7 @@ import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from xbar_core._checks import check_mapping
+from xbar_core._checks import check_by_name
 from xbar_core.config import Chip
 from xbar_core.errors import ShapeError
 from xbar_torch._bridge import excluded, from_analog, owned, resolve_chip, to_analog, undrawn
@@ -53,7 +53,8 @@ class _XbarRecurrent(CrossbarModule):
     Notes
     -----
     All inputs of a sequence are read in one call; hidden states are read step by step, each step with noise
-    of its own, with matrices that are computed once. Gates and activations are digital.
+    of its own, with matrices that are computed once. Gates and activations are digital. In a packed batch,
+    too, the samples are the sequences; data-parallel processes train on as many, of one longest length.
     """
 
     _native: ClassVar[type[Any]]
@@ -86,7 +87,7 @@ class _XbarRecurrent(CrossbarModule):
         self.num_layers, self.bidirectional = native.num_layers, native.bidirectional
         self.dropout, self.proj_size = native.dropout, native.proj_size
         self._order = list(native._flat_weights_names)
-        ranges = check_mapping("w_max", w_max, "native weight to range")
+        ranges = self._ranges(w_max)
         for own in self._order:
             value = getattr(native, own)
             if own.startswith("bias"):
@@ -101,6 +102,10 @@ class _XbarRecurrent(CrossbarModule):
                 signed_input=signed_input or not suffix.startswith("_ih_l0"),
                 w_max=ranges.get(own),
             )
+
+    def _ranges(self, w_max: Mapping[str, float] | None) -> dict[str, float]:
+        """Return the ranges that were given, by the native names of weights, checked."""
+        return check_by_name("w_max", w_max, [own for own in self._order if "weight" in own], "weight")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("weight_"):
@@ -124,7 +129,7 @@ class _XbarRecurrent(CrossbarModule):
     ) -> None:
         """Program the weights of a native layer, or of its ``state_dict``; biases are copied."""
         shapes: dict[str, tuple[int, ...]] = {}
-        ranges = check_mapping("w_max", w_max, "native weight to range")
+        ranges = self._ranges(w_max)
         for own in self._order:
             crossbar = self.crossbars.get(own.removeprefix("weight"))
             shapes[own] = (
@@ -132,7 +137,7 @@ class _XbarRecurrent(CrossbarModule):
                 if crossbar is not None
                 else tuple(self.get_parameter(own).shape)
             )
-        found = native_tensors(source, shapes, None, type(self).__name__)
+        found = native_tensors(source, shapes, None, self.key)
         with torch.no_grad():
             for own, value in found.items():
                 crossbar = self.crossbars.get(own.removeprefix("weight"))
@@ -188,7 +193,7 @@ class _XbarRecurrent(CrossbarModule):
             x = x.unsqueeze(0 if self.batch_first else 1)
         batch = self._batch(x, packed)
         like = x
-        x = to_analog(x, next(iter(self.crossbars.values())).state.dtype)
+        x = to_analog(x, next(iter(self.crossbars.values())).state.dtype, self.key)
         states = self._initial(hx, batch, batched, x)
         if packed is not None and packed.sorted_indices is not None:
             states = [state.index_select(1, packed.sorted_indices) for state in states]
@@ -239,7 +244,7 @@ class _XbarRecurrent(CrossbarModule):
                 f"layer {self.key!r}: hx: shapes {[tuple(state.shape) for state in given]} do not fit; "
                 f"the initial states are {shapes}"
             )
-        widened = [to_analog(state, like.dtype) for state in given]
+        widened = [to_analog(state, like.dtype, self.key, "hx") for state in given]
         return widened if batched else [state.unsqueeze(1) for state in widened]
 
     def _joined(self, states: list[Tensor]) -> Any:

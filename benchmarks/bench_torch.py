@@ -2,6 +2,7 @@
 
     python benchmarks/bench_torch.py [--model lenet5 mlp resnet20 lstm] [--chip ideal aam1 txsim-8bit]
         [--batch 128] [--repeats 30] [--device cuda]
+    python benchmarks/bench_torch.py --model resnet56 vgg16 alexnet resnet18 --warm 1 --repeats 5 --only time
 
 One step is forward, loss, backward and update (momentum 0.9), the matrices of the updated states included;
 it is split into matrices, the rest of the forward, backward and update.
@@ -39,9 +40,9 @@ CHIPS: dict[str, Callable[[], Chip]] = {
     "aam1": lambda: preset("txsim-8bit").with_("circuit", {"kind": "aam", "order": 1}),
     "txsim-8bit": lambda: preset("txsim-8bit"),
 }
-
-
-MODELS = {"lenet5": (1, 28, 28), "mlp": (1, 28, 28), "resnet20": (3, 32, 32), "lstm": (1, 28, 28)}
+USUAL = {"lenet5": (1, 28, 28), "mlp": (1, 28, 28), "resnet20": (3, 32, 32), "lstm": (1, 28, 28)}
+LARGE = dict.fromkeys(("resnet56", "vgg16", "alexnet"), (3, 32, 32)) | {"resnet18": (3, 64, 64)}
+MODELS = USUAL | LARGE
 
 
 def native_step(model: nn.Module) -> Step:
@@ -167,7 +168,7 @@ def measure(name: str, chips: Sequence[str], batch: int, warm: int, repeats: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--model", nargs="+", default=list(USUAL), choices=MODELS)
     parser.add_argument("--chip", nargs="+", default=list(CHIPS), choices=CHIPS)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--warm", type=int, default=101, help="steps before timing; ranges learn for 1000")

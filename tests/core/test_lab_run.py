@@ -135,6 +135,17 @@ def test_processes_must_share_batches_evenly(tmp_path: Path, monkeypatch: pytest
         resume(tmp_path / "one")
 
 
+def test_only_the_first_process_touches_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks set aside belong to the process that writes: another one may end while it still does."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    spare = tmp_path / "native" / ".spare-0"
+    spare.parent.mkdir()
+    spare.write_bytes(bytes(100))
+    run(SPEC, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [spare]
+
+
 def test_augmentation_needs_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cropping samples that are no images ends before training."""
     flat = DataSet(

@@ -233,6 +233,7 @@ def _train_variant(
         if first:
             keeper.give_up()
     else:
-        keeper.finish(training)
+        if first:  # it may still be writing when the others get here
+            keeper.finish(training)
     finally:
         keeper.settle()

@@ -18,7 +18,7 @@ import pytest
 from xbar_core.cli import main
 from xbar_core.errors import ConfigError
 from xbar_core.lab.studies import Finding, Report, find_study, run_study, study_names, write_pages
-from xbar_core.lab.studies.choosing import changed, runnable
+from xbar_core.lab.studies.choosing import NothingToRun, changed, runnable
 from xbar_core.lab.sweep import Setup, parse_field
 
 NEEDS_TRAINING = [name for name in study_names() if name != "fig6"]
@@ -158,11 +158,13 @@ def test_one_study_that_cannot_run_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without its data a study is named, the next ones run, the page is written; the exit code is 1."""
+    if importlib.util.find_spec("xbar_torch") is None:
+        pytest.skip("xbar_torch is not installed; this study trains")
     command = importlib.import_module("xbar_core.cli.reproduce")
 
     def without_data(study: Any, *words: Any, **rest: Any) -> Any:
         if study.name == "fig5b":
-            raise ConfigError("data: MNIST is not there")
+            raise NothingToRun("data: MNIST is not there")
         return run_study(study, *words, **rest)
 
     monkeypatch.chdir(tmp_path)

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from xbar_core._checks import check_choice
+from xbar_core._checks import check_choice, check_integer, check_number
 from xbar_core.cli._files import check_folder
 from xbar_core.cli._options import require_plots
 from xbar_core.cli._sweep_screen import screen
 from xbar_core.cli._terminal import say, table
-from xbar_core.errors import ConfigError, ShapeError
+from xbar_core.errors import ConfigError
 from xbar_core.lab.studies import (
     Report,
+    Scale,
+    Study,
     check_page,
     find_study,
     run_study,
     study_names,
     write_pages,
 )
+from xbar_core.lab.studies.choosing import NothingToRun, changed, only_value, selected
 from xbar_core.lab.studies.frame import SCALES
-from xbar_core.lab.sweep import parse_field
+from xbar_core.lab.sweep import Field, parse_field
+from xbar_core.lab.trainer import check_network, trainer_factory
 
 _ALL = "all"
 
@@ -80,6 +84,14 @@ def reproduce(
         _list()
         return
     studies = [find_study(name) for name in chosen]
+    changes = [parse_field(text) for text in set_ or ()]
+    labels = [parse_field(text) for text in only or ()]
+    if workers is not None:
+        check_integer("workers", workers, minimum=0)
+    if minutes is not None:
+        check_number("minutes", minutes, minimum=0.0, open_minimum=True)
+    if studies:
+        _check_points(studies, scale, changes, labels, framework)
     check_folder("out", out)
     if page is not None:
         check_page(page)
@@ -99,12 +111,12 @@ def reproduce(
                     device=device,
                     data_folder=None if data is None else str(data),
                     framework=framework,
-                    changes=[parse_field(text) for text in set_ or ()],
-                    only=[parse_field(text) for text in only or ()],
-                    command=_command(study.name, scale, device, set_ or [], only or []),
+                    changes=changes,
+                    only=labels,
+                    command=_command(study.name, scale, device, framework, set_ or [], only or []),
                     watch=watch,
                 )
-        except (ConfigError, ShapeError) as error:
+        except NothingToRun as error:
             if len(studies) == 1:
                 raise
             say(f"{study.name}: not run: {error}")  # such as a data set that is not here
@@ -119,9 +131,32 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _command(name: str, scale: str, device: str, changes: list[str], only: list[str]) -> str:
+def _check_points(
+    studies: list[Study], scale: str, changes: list[Field], only: list[Field], framework: str
+) -> None:
+    """Raise for what is wrong in every study: a change, a label that no point has, the framework."""
+    lacking: list[NothingToRun] = []
+    trains = False
+    for study in studies:
+        points = [changed(point, changes) for point in study.points(cast(Scale, scale))]
+        trains = trains or any(point.setup.recipe is not None for point in points)
+        try:
+            selected(points, only)
+        except NothingToRun as error:
+            lacking.append(error)
+    if len(lacking) == len(studies):
+        raise lacking[0]
+    if trains:
+        trainer_factory(framework)
+    for field in changes:
+        if field.name == "network":
+            check_network(framework, only_value(field))
+
+
+def _command(name: str, scale: str, device: str, framework: str, changes: list[str], only: list[str]) -> str:
     words = ["xbar", "reproduce", name, "--scale", scale]
     words += [] if device == "cpu" else ["--device", device]
+    words += [] if framework == "torch" else ["--framework", framework]
     for option, texts in (("--set", changes), ("--only", only)):
         words += [word for text in texts for word in (option, text)]
     return shlex.join(words)

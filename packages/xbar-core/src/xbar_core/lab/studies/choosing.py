@@ -14,6 +14,10 @@ from xbar_core.lab.sweep.training import check_training
 from xbar_core.lab.trainer import Recipe
 
 
+class NothingToRun(ConfigError):
+    """Not one point of a study can be computed here, or has the labels asked for; another study's may."""
+
+
 def changed(point: Point, changes: Sequence[Field]) -> Point:
     """Return a point that trains with some fields of its recipe, or its ``limit``, changed."""
     recipe = point.setup.recipe
@@ -47,12 +51,18 @@ def listed(field: Field) -> str:
 
 
 def selected(points: Sequence[Point], only: Sequence[Field]) -> list[Point]:
-    """Return the points whose labels have one of the values asked for."""
+    """Return the points whose labels have one of the values asked for.
+
+    Raises
+    ------
+    NothingToRun
+        There is none.
+    """
     chosen = list(points)
     for field in only:
         labels = list(dict.fromkeys(name for point in points for name in point.values))
         if field.name not in labels:
-            raise ConfigError(
+            raise NothingToRun(
                 f"only: no point has a label {field.name!r}{nearest(field.name, labels)}; "
                 f"use one of {', '.join(labels)}"
             )
@@ -60,13 +70,13 @@ def selected(points: Sequence[Point], only: Sequence[Field]) -> list[Point]:
         known = list(dict.fromkeys(text_of(p.values[field.name]) for p in points if field.name in p.values))
         for value in wanted:
             if value not in known:
-                raise ConfigError(
+                raise NothingToRun(
                     f"only: no point has {field.name} = {value}{nearest(value, known)}; "
                     f"there are {', '.join(known)}"
                 )
         chosen = [point for point in chosen if text_of(point.values.get(field.name)) in wanted]
     if not chosen:
-        raise ConfigError("only: no point has all of these labels; leave one out")
+        raise NothingToRun("only: no point has all of these labels; leave one out")
     return chosen
 
 
@@ -78,7 +88,7 @@ def runnable(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
 
     Raises
     ------
-    ConfigError, ShapeError
+    NothingToRun
         Not one point can be computed; the first reason.
     """
     kept: list[Point] = []
@@ -103,5 +113,5 @@ def runnable(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
         if note:
             remarks.append(f"{note[:1].upper()}{note[1:]}.")
     if first is not None and not kept:
-        raise first
+        raise NothingToRun(str(first)) from first
     return kept, list(dict.fromkeys(remarks))

@@ -17,7 +17,7 @@ OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam", "adamw")
 SCHEDULES: tuple[Schedule, ...] = ("cosine", "constant", "step")
 AUGMENTATIONS = ("none", "crop-flip")
 DTYPES: tuple[DType, ...] = ("float32", "float64")
-_HIGHEST_RATE = 1e30  # the factors that optimizers make of it stay within float32
+_HIGHEST = 1e30  # the factors that optimizers make of a number stay within float32
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Recipe:
         On a chip ``sgd`` writes its steps into the devices; the others need a chip with
         ``backward.mode = "exact"`` (hardware-aware training).
     weight_decay : float
-        Weight units; decoupled from the gradient for ``adamw``.
+        Weight units, at most 1e30; decoupled from the gradient for ``adamw``.
     schedule : {"cosine", "constant", "step"}
         How the rate falls from epoch to epoch: the cosine reaches 0 after the last one, ``step``
         takes a tenth after half and again after three quarters of the epochs.
     warmup : int
         Epochs over which the rate first rises in equal parts.
     clip : float or None
-        Largest norm of all gradients together; None leaves them as they are.
+        Largest norm of all gradients together, at most 1e30; None leaves them as they are.
     augment : {"none", "crop-flip"}
         Random changes of the training images.
     seed : int
@@ -75,15 +75,15 @@ class Recipe:
         check_integer("batch", self.batch, minimum=1)
         check_integer("seed", self.seed, minimum=0)
         check_integer("warmup", self.warmup, minimum=0)
-        check_number("rate", self.rate, minimum=0.0, maximum=_HIGHEST_RATE, open_minimum=True)
-        check_number("weight_decay", self.weight_decay, minimum=0.0)
+        check_number("rate", self.rate, minimum=0.0, maximum=_HIGHEST, open_minimum=True)
+        check_number("weight_decay", self.weight_decay, minimum=0.0, maximum=_HIGHEST)
         check_number("momentum", self.momentum, minimum=0.0)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("augment", self.augment, AUGMENTATIONS)
         check_choice("dtype", self.dtype, DTYPES)
         if self.clip is not None:
-            check_number("clip", self.clip, minimum=0.0, open_minimum=True)
+            check_number("clip", self.clip, minimum=0.0, maximum=_HIGHEST, open_minimum=True)
         if self.momentum >= 1.0:
             raise ConfigError(f"momentum: {self.momentum!r} never forgets a gradient; it must be below 1")
         if self.warmup >= self.epochs and self.warmup > 0:

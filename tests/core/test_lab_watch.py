@@ -83,7 +83,9 @@ def test_layers_that_stand_still() -> None:
     moved = {name: array + 0.1 for name, array in before.items()}
     assert standing_still(before, moved) == ""
     found = standing_still(before, {**moved, "fc/kernel": before["fc/kernel"]})
-    assert found.startswith("layer 'fc', gradient: a step does not move its weights;")
+    assert found == (
+        "layer 'fc', gradient: a step does not move its weights; a layer's outputs are dead, or it is frozen"
+    )
     found = standing_still(before, {**moved, **{name: before[name] for name in ("conv1.weight", "head")}})
     assert found.startswith("layer 'conv1', gradient: a step does not move its weights, nor those of 1 more;")
     assert standing_still(before, before).startswith("no layer's weights move")

@@ -136,7 +136,7 @@ def suspect(layers: Sequence[LayerHealth], still: str = "") -> str:
 
 
 def standing_still(before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> str:
-    """Return the first layer whose weights a step has not moved: no gradient has reached them.
+    """Return the first layer whose weights a step has not moved: no gradient reached them, or it is frozen.
 
     Parameters
     ----------
@@ -155,4 +155,7 @@ def standing_still(before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArr
         return "no layer's weights move: outputs of one are dead, or the learning rate is too small"
     layer = still[0].replace("/", ".").rpartition(".")[0] or still[0]
     others = f", nor those of {len(still) - 1} more" if len(still) > 1 else ""
-    return f"layer {layer!r}, gradient: a step does not move its weights{others}; a layer's outputs are dead"
+    return (
+        f"layer {layer!r}, gradient: a step does not move its weights{others}; a layer's outputs are "
+        "dead, or it is frozen"
+    )

@@ -19,6 +19,8 @@ pytest.importorskip("typer", reason="the extra xbar-core[cli] is not installed")
 pytest.importorskip("rich", reason="the extra xbar-core[cli] is not installed")
 pytest.importorskip("matplotlib", reason="the extra xbar-core[plots] is not installed")
 
+import typer
+
 from xbar_core.cli import main
 from xbar_core.cli._models import parse_model
 
@@ -411,3 +413,25 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("solve", "compare", "netlist", "demo"):
         assert main([command, "--help"]) == 0
         assert "Options" in capsys.readouterr().out
+
+
+def test_what_is_not_finite_is_said_with_a_fix(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error that no command has put into words of its own is one line all the same."""
+
+    def build() -> typer.Typer:
+        app = typer.Typer()
+
+        @app.command()
+        def broken() -> None:
+            raise FloatingPointError("layer 'fc': the input holds NaN")
+
+        return app
+
+    monkeypatch.setattr("xbar_core.cli._app.build", build)
+    assert main([]) == 1
+    assert capsys.readouterr().err == (
+        "xbar: something is not finite: layer 'fc': the input holds NaN; train again at a lower learning "
+        "rate, or use another checkpoint\n"
+    )

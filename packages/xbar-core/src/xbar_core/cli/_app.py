@@ -61,7 +61,8 @@ def run(argv: Sequence[str] | None) -> int:
     except (ConvergenceError, Diverged, OwnCodeError) as error:
         return _fail(str(error), 1)
     except FloatingPointError as error:
-        return _fail(f"something is not finite: {error}", 1)
+        advice = "train again at a lower learning rate, or use another checkpoint"
+        return _fail(f"something is not finite: {error}; {advice}", 1)
     except Interrupted as error:
         return _fail(str(error), 130)
     except _UsageError as error:

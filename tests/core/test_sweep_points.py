@@ -177,6 +177,29 @@ def test_tasks_that_do_not_train_refuse_a_recipe() -> None:
     }
 
 
+def test_whole_arguments_of_a_task_are_drawn_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its annotation says so, or the default where there is none; other arguments are drawn as before."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep_whole.py").write_text(
+        "def measure(setup, count: 'int | None' = None, runs=3, share: 'float' = 1, odd: 'Unknown' = 2):\n"
+        "    return {}\n"
+    )
+
+    def drawn(task: str, name: str) -> list[object]:
+        fields = (parse_field(f"task.{name}=lin(1,8)"),)
+        points = Plan(fields, task=task, design="random", samples=20).points()
+        return [point.values[f"task.{name}"] for point in points]
+
+    for task, name, whole in (
+        ("circuit", "arrays", True),
+        ("circuit", "change", False),
+        ("sweep_whole:measure", "count", True),
+        ("sweep_whole:measure", "runs", True),
+        ("sweep_whole:measure", "share", False),
+    ):
+        assert all(isinstance(value, int) for value in drawn(task, name)) is whole, name
+
+
 def test_bad_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task is known by name or import path, and takes the setup."""
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from xbar_core.errors import ConfigError
 from xbar_core.lab.sweep.design import assignments
 from xbar_core.lab.sweep.fields import Field, Span, field_of
 from xbar_core.lab.sweep.points import Base, Point, labelled, make_point, takes_whole_numbers
-from xbar_core.lab.sweep.tasks import find_task
+from xbar_core.lab.sweep.tasks import Task, find_task
 from xbar_core.lab.trainer import Recipe
 
 
@@ -67,15 +67,16 @@ class Plan:
         ConfigError
             The first mistake found; it names the point's values where one point is at fault.
         """
+        task = find_task(self.task)
         base = Base(
-            find_task(self.task),
+            task,
             self.preset,
             self.dataset,
             self.framework,
             Recipe(),
             self.data_folder,
         )
-        fields = [_whole(field) for field in self.fields]
+        fields = [_whole(task, field) for field in self.fields]
         if self.chips is not None:
             count = check_integer("chips", self.chips, minimum=1, maximum=100_000)
             fields.append(Field(("chip.seed",), tuple(range(count))))
@@ -145,10 +146,10 @@ def _flat(table: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _whole(field: Field) -> Field:
+def _whole(task: Task, field: Field) -> Field:
     """Return the field with a span of whole numbers where it takes no others and both ends are whole."""
     span = field.values
-    if not isinstance(span, Span) or not any(takes_whole_numbers(path) for path in field.paths):
+    if not isinstance(span, Span) or not any(takes_whole_numbers(task, path) for path in field.paths):
         return field
     if not (float(span.low).is_integer() and float(span.high).is_integer()):
         return field

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
@@ -209,11 +210,27 @@ def _chip_fields(model: Any, before: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{path}.{tagged.tag}", str
 
 
-def takes_whole_numbers(path: str) -> bool:
-    """Whether a field of the chip or the recipe, or ``limit``, takes whole numbers only."""
+def takes_whole_numbers(task: Task, path: str) -> bool:
+    """Whether a path takes whole numbers only: of the chip, the recipe or the task, or ``limit``.
+
+    An argument of the task does if its annotation says so, or its default where there is none.
+    """
+    if path.startswith(_TASK):
+        return _takes_int(task, path.removeprefix(_TASK))
     recipe = hints(Recipe)
     name = path.removeprefix(_TRAIN)
     if name in recipe:
         return bool(split_hint(recipe[name])[0] is int)
     found = [hint for known, hint in _chip_fields(Chip) if known == path.removeprefix(_CHIP)]
     return path == _LIMIT or (bool(found) and all(hint is int for hint in found))
+
+
+def _takes_int(task: Task, name: str) -> bool:
+    parameter = inspect.signature(task.function).parameters.get(name)
+    if parameter is None:
+        return False
+    hint = parameter.annotation
+    if hint is parameter.empty:
+        hint = type(parameter.default)
+    # A text is not evaluated: it may hold names that only a type checker knows.
+    return hint in ("int", "int | None") or bool(split_hint(hint)[0] is int)

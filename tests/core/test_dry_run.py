@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from xbar_core.cli._dry_run import bytes_text, duration_text, show_dry_run
 from xbar_core.config import Chip, preset
 from xbar_core.lab.data import DataSet
 from xbar_core.lab.dry_run import dry_run
+from xbar_core.lab.importing import OwnCodeError
 from xbar_core.lab.trainer import Footprint, Recipe, Scores, Step
 from xbar_core.lab.training import Diverged
 
@@ -127,3 +129,30 @@ def test_steps_that_turn_to_nan_are_one_line() -> None:
             Diverged, match=f"^native turned to NaN or infinity in {when} of the dry run: the loss"
         ):
             list(dry_run(lambda *given, kind=kind: kind(0.0), RECIPE, DATA, {"native": None}))  # type: ignore[arg-type,misc]
+
+
+def test_own_network_that_fails_in_training_is_one_line() -> None:
+    """What only training mode meets is said as in a run: network, step, variant and error."""
+
+    class Failing(Sleeper):
+        def step(self, x: Any, y: Any, rate: float) -> Step:
+            raise KeyError("fc")
+
+    class Unlabelling(Sleeper):
+        def evaluate(self, batches: Iterable[Any]) -> Scores:
+            raise KeyError("fc")
+
+    own = replace(RECIPE, network="my_nets:build")
+    for kind, when in ((Failing, "step 1"), (Unlabelling, "the evaluation")):
+        text = f"^network: my_nets:build failed in {when} of the dry run of native: KeyError: 'fc'"
+        with pytest.raises(OwnCodeError, match=text):
+            list(dry_run(lambda *given, kind=kind: kind(0.0), own, DATA, {"native": None}))  # type: ignore[arg-type,misc]
+
+
+def test_screen_says_whose_memory_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """On another device the process' memory is the host's only, and that is said."""
+    found = [run for run, _ in runs({"native": None}, seconds=0.0)]
+    for device, said in (("cpu", False), ("cuda:1", True)):
+        show_dry_run(iter(found), replace(RECIPE, device=device), DATA)
+        printed = " ".join(capsys.readouterr().out.split())
+        assert ("on the host; what it takes on 'cuda:1' is not measured" in printed) is said

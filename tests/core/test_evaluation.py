@@ -132,13 +132,13 @@ def test_trained_chip_ages_without_being_programmed() -> None:
     """The very chip that was trained is read at each age, and is as new afterwards."""
     log: list[tuple[Any, ...]] = []
     trainer: Any = FakeTrainer(log, DRIFTING.seed)
-    found = evaluate_trained(trainer, DRIFTING, DATA, ages=(5.0, 1.0))
+    found = evaluate_trained(trainer, RECIPE, DATA, DRIFTING, ages=(5.0, 1.0))
     assert log == [("age", 0, 1.0), ("age", 0, 5.0), ("age", 0, None)]
     assert [r.age for r in found.readings] == [1.0, 5.0]
-    still = evaluate_trained(trainer, preset("ideal"), DATA, ages=(1.0, 5.0))
+    still = evaluate_trained(trainer, RECIPE, DATA, preset("ideal"), ages=(1.0, 5.0))
     assert len(still.readings) == 1
     assert "does not drift" in still.notes[0]
-    assert [r.age for r in evaluate_trained(trainer, DRIFTING, DATA).readings] == [2.0]
+    assert [r.age for r in evaluate_trained(trainer, RECIPE, DATA, DRIFTING).readings] == [2.0]
 
 
 def test_summary_and_csv_hold_every_reading(tmp_path: Path) -> None:

@@ -141,11 +141,28 @@ def test_evaluation_of_weights_that_are_not_finite(chip: Chip | None) -> None:
     """One line that says what to take instead, for the trained chip and for new ones."""
     trainer = Spoiled(RECIPE, DATA, chip)
     trainer.steps = Spoiled.after
-    with pytest.raises(Diverged, match=r"not finite on this chip: the (loss|input).*--checkpoint best"):
-        evaluate_trained(trainer, CHIP, DATA)
+    text = r"not finite on this chip: the (loss|input).*; train again .*, or use another checkpoint"
+    with pytest.raises(Diverged, match=text):
+        evaluate_trained(trainer, RECIPE, DATA, CHIP)
     weights = {"weight": np.full_like(trainer.weight, np.nan)}
     with pytest.raises(Diverged, match="'weight' holds NaN or infinity"):
         evaluate_chips(Spoiled, RECIPE, DATA, CHIP, weights, chips=1)
+
+
+def test_own_network_that_fails_in_evaluation() -> None:
+    """On the trained chip and on new ones: network, chip and error in one line."""
+
+    class Failing(FakeTrainer):
+        def evaluate(self, batches: Iterable[Any]) -> Scores:
+            raise KeyError("fc")
+
+    own = replace(RECIPE, network="my_nets:build")
+    text = f"network: my_nets:build failed in the evaluation on {CHIP.name}: KeyError: 'fc'"
+    trainer = Failing(own, DATA, CHIP)
+    with pytest.raises(OwnCodeError, match=text):
+        evaluate_trained(trainer, own, DATA, CHIP)
+    with pytest.raises(OwnCodeError, match=text):
+        evaluate_chips(Failing, own, DATA, CHIP, trainer.weights(), chips=1)
 
 
 class OneIsTooFew(FakeTrainer):
@@ -167,9 +184,33 @@ def test_last_batch_of_one_sample_is_tried_before(tmp_path: Path, trained: Any) 
             run(spec, tmp_path / "run", data=data)
             assert (tmp_path / "run").exists()
             continue
-        with pytest.raises(ConfigError, match="batch: 16 leaves one sample of 49 .* fake cannot train"):
+        text = "batch: 16 leaves one sample for the last batch of an epoch of 49, .* fake cannot train"
+        with pytest.raises(ConfigError, match=text):
             run(spec, tmp_path / "run", data=data)
         assert not (tmp_path / "run").exists()
+
+
+def test_last_batch_of_one_sample_for_each_process() -> None:
+    """Two processes share a last batch of two: each has one, and the text says so."""
+    batches = Batches(limited(DATA, 50), 16, rank=1, ranks=2)
+    text = "batch: 16 leaves one sample for each process for the last batch of an epoch of 50, "
+    with pytest.raises(ConfigError, match=text):
+        check_last_batch(OneIsTooFew(RECIPE, DATA, None), RECIPE, batches)
+
+
+def test_network_that_fails_on_any_batch_is_not_blamed_on_the_last_one() -> None:
+    """A batch of two is tried first: what it raises is the network's own fault."""
+
+    class Failing(FakeTrainer):
+        def step(self, x: Any, y: Any, rate: float) -> Step:
+            raise KeyError("fc")
+
+    batches = Batches(limited(DATA, 49), 16)
+    own = replace(RECIPE, network="my_nets:build")
+    with pytest.raises(OwnCodeError, match="network: my_nets:build failed in .* a batch of two.*: 'fc'"):
+        check_last_batch(Failing(own, DATA, None), own, batches)
+    with pytest.raises(KeyError, match="fc"):
+        check_last_batch(Failing(RECIPE, DATA, None), RECIPE, batches)
 
 
 def test_last_batch_that_is_not_finite_is_left_to_the_training() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,19 @@ class Odd(nn.Module):
 
 def odd(classes, image_shape):
     return Odd(math.prod(image_shape), classes)
+
+class Unfit(nn.Module):
+    def __init__(self, features, classes):
+        super().__init__()
+        self.fc = nn.Linear(features, classes)
+
+    def forward(self, x):
+        if self.training:
+            raise TypeError("only in training")
+        return self.fc(x.flatten(1))
+
+def unfit(classes, image_shape):
+    return Unfit(math.prod(image_shape), classes)
 """
 NORMED = ["--network", "failing_nets:normed", "--batch", "32", "--epochs", "3"]
 ALONE = ["--preset", "native", "--compare", ""]
@@ -67,7 +81,7 @@ def test_last_batch_of_one_sample(folder: Path, capsys: pytest.CaptureFixture[st
     for mode in (["--out", "run"], ["--dry-run"]):
         assert main(["train", *mode, *NORMED, *ALONE, "--limit", "129"]) == 2
         error = capsys.readouterr().err
-        assert "batch: 32 leaves one sample of 129 for the last batch of an epoch" in error
+        assert "batch: 32 leaves one sample for the last batch of an epoch of 129" in error
         assert error.count("\n") == 1
     assert not (folder / "run").exists()
 
@@ -76,12 +90,41 @@ def test_own_network_fails_in_training(folder: Path, capsys: pytest.CaptureFixtu
     """What the network raises is one line with its place in the user's file, and exit code 1."""
     arguments = ["--network", "failing_nets:odd", *ALONE, "--limit", "63", "--batch", "32"]
     assert main(["train", "--out", "run", *arguments]) == 1
-    error = capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "to go on from the last checkpoint: xbar train --resume run" in shown.out
+    error = shown.err
     assert (
         "failing_nets:odd failed in the training of native, epoch 1, step 2, a batch of (31, 1, 28," in error
     )
     assert "KeyError: 'thirty-one' (failing_nets.py, line 18)" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("limit", ["64", "65"])
+def test_own_network_fails_in_a_dry_run(capsys: pytest.CaptureFixture[str], limit: str) -> None:
+    """One line as in training, whatever the last batch holds."""
+    arguments = ["--network", "failing_nets:unfit", *ALONE, "--limit", limit, "--batch", "32"]
+    assert main(["train", "--dry-run", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert (
+        "network: failing_nets:unfit failed in step 1 of the dry run of native: TypeError: only in training"
+        in error
+    )
+    assert error.count("\n") == 1
+
+
+def test_own_network_fails_when_it_is_looked_at(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network that was changed after its training: one line of `xbar evaluate` and `xbar inspect`."""
+    arguments = ["--network", "failing_nets:odd", "--compare", "", "--limit", "32", "--batch", "32"]
+    assert main(["train", "--out", "run", *arguments, "--epochs", "1"]) == 0
+    (folder / "failing_nets.py").write_text(OWN.replace("len(x) == 31", "len(x) == 32"))
+    sys.modules.pop("failing_nets")
+    capsys.readouterr()
+    for command, doing in (("evaluate", "evaluation"), ("inspect", "inspection")):
+        assert main([command, "run"]) == 1
+        error = capsys.readouterr().err
+        assert f"failing_nets:odd failed in the {doing} on txsim-8bit: KeyError: 'thirty-one'" in error
+        assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -91,6 +134,7 @@ def test_own_network_fails_in_training(folder: Path, capsys: pytest.CaptureFixtu
         (["--preset", "Native"], "preset: unknown name 'Native', did you mean 'native'?"),
         (["--preset", "txsim-8bits"], "did you mean 'txsim-8bit'?; use native, "),
         (["--lr", "1e38"], "rate: 1e+38 is out of range"),
+        (["--weight-decay", "1e39"], "weight_decay: 1e+39 is out of range"),
         (["--preset", "taken.toml"], "'metrics.csv' is a file or folder of the run itself"),
         (["--preset", "native.toml", "--compare", ""], "'native' stands for training without a chip"),
     ],

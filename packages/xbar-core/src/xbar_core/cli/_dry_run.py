@@ -23,6 +23,7 @@ def show_dry_run(runs: Iterable[DryRun], recipe: Recipe, data: DataSet) -> None:
         say(f"{run.variant}: timed {run.timed} steps of {recipe.batch}, {run.step_seconds:.3g} s each")
     _show_layers(done[-1])
     heads = ("arrays", "devices", "step", "epoch", "run", "memory")
+    elsewhere = f" on the host; what it takes on {recipe.device!r} is not measured"
     table(
         "What training would take",
         [("chip", "left"), *((head, "right") for head in heads)],
@@ -40,7 +41,7 @@ def show_dry_run(runs: Iterable[DryRun], recipe: Recipe, data: DataSet) -> None:
         ],
         "step: measured, after a first one that is left out, on a trainer that is thrown away. epoch: with "
         f"one evaluation. run: {recipe.epochs} epochs. memory: most that this process has held, one chip "
-        "after the other.",
+        f"after the other{'' if recipe.device == 'cpu' else elsewhere}.",
     )
     if len(done) > 1:
         say(f"all together: {age_text(sum(run.seconds for run in done))}")

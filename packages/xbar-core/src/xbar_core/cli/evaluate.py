@@ -101,7 +101,7 @@ def evaluate(
         )
     else:
         with working("evaluating the trained chip"):
-            found = evaluate_trained(trainer, chip, samples, ages=ages)
+            found = evaluate_trained(trainer, trained.spec.recipe, samples, chip, ages=ages)
     show(found, fresh=fresh)
     folder.mkdir(parents=True, exist_ok=True)
     with written("out", folder / "evaluation.csv") as part:

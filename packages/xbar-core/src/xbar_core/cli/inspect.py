@@ -14,6 +14,7 @@ from xbar_core.cli._terminal import say, working
 from xbar_core.cli.evaluate import Data, Device, Run, Variant, Which, new_folder
 from xbar_core.errors import ConfigError
 from xbar_core.lab.ages import age_text, parse_ages
+from xbar_core.lab.evaluation import watched_on
 from xbar_core.lab.trained import find_trained
 
 
@@ -45,7 +46,7 @@ def inspect(
     trained = find_trained(
         run, variant, checkpoint=checkpoint, data_folder=None if data is None else str(data), device=device
     )
-    trained.own_chip("there is nothing to inspect")
+    chip = trained.own_chip("there is nothing to inspect")
     folder = new_folder(
         out or trained.run / f"inspection-{trained.variant}", ("layers.csv", "layers.png"), force=force
     )
@@ -56,7 +57,7 @@ def inspect(
     trainer = trained.trainer(test)
     trainer.age(ages[0])
     x = test.normalised(test.test_x[:samples])
-    with working("inspecting"):
+    with working("inspecting"), watched_on(chip, trained.spec.recipe.network, "the inspection"):
         found = trainer.inspect(x)
     aged = "" if ages[0] is None else f", {age_text(ages[0])} after programming"
     say(f"{trained.spec.recipe.network} on {trained.variant}, {len(x)} test samples of {test.name}{aged}")

@@ -26,6 +26,7 @@ from xbar_core.errors import ConfigError, ConvergenceError
 from xbar_core.lab.data import DataSet, default_augmentation
 from xbar_core.lab.data.registry import is_folder
 from xbar_core.lab.dry_run import dry_run as estimate
+from xbar_core.lab.importing import OwnCodeError
 from xbar_core.lab.processes import place
 from xbar_core.lab.recipe import Recipe, check_optimizer
 from xbar_core.lab.run import Diverged, Interrupted, Options, RunResult, checked_batches, resume, run
@@ -35,6 +36,7 @@ from xbar_core.lab.run_spec import RunSpec
 from xbar_core.lab.trainer import check_network, trainer_factory
 
 _ECHO = 1.0  # seconds in which a signal to several processes comes again
+_STOPPED = (ConvergenceError, OwnCodeError, OSError)  # what a run can go on after, once it is mended
 _WITH_RESUME = ("resume_", "data", "tensorboard", "checkpoint_minutes")
 
 
@@ -162,14 +164,12 @@ def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) ->
             if not (path / RUN).exists():
                 raise KeyboardInterrupt from None
             raise Interrupted(f"stopped; to go on: {_resume_command(path)}") from None
-        except (ConvergenceError, OSError):
-            if first and (path / RUN).exists():
+        except (RuntimeError, OSError) as error:
+            if not first and asked() and not isinstance(error, ConvergenceError | OSError):
+                sys.exit(130)  # the first process has stopped and is gone
+            if first and (path / RUN).exists() and isinstance(error, _STOPPED):
                 say(f"to go on from the last checkpoint: {_resume_command(path)}")
             raise
-        except RuntimeError:
-            if first or not asked():
-                raise
-            sys.exit(130)  # the first process has stopped and is gone
     if not first:
         return
     show_result(result, NATIVE)

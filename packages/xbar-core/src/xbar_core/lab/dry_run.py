@@ -6,13 +6,13 @@ away.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,7 +22,7 @@ from xbar_core.config import Chip
 from xbar_core.lab.data import Batches, DataSet, augmentation, evaluation_batches
 from xbar_core.lab.last_batch import check_last_batch
 from xbar_core.lab.trainer import Factory, Footprint, Recipe
-from xbar_core.lab.training import EVALUATED, Diverged
+from xbar_core.lab.training import EVALUATED, SLOWER, watched
 
 _STEPS = 3  # timed, after a first one that compiles and calibrates
 _MOST_STEPS = 12
@@ -49,8 +49,8 @@ class DryRun:
     evaluation_seconds : float
         One evaluation of the test samples, from the time of one batch of them.
     peak_bytes : int or None
-        Largest memory of the process so far, this variant's steps included; None where the operating
-        system does not tell.
+        Largest memory of the process on the host so far, this variant's steps included, without what it
+        holds on another device; None where the operating system does not tell.
     """
 
     variant: str
@@ -106,6 +106,8 @@ def dry_run(
         The last batch of an epoch is one that the network cannot train on.
     Diverged
         One of the few steps, or the evaluation after them, turned to NaN or infinity.
+    OwnCodeError
+        The user's own network raised something in one of them.
     """
     batches = Batches(data, recipe.batch, recipe.seed, augmentation(recipe.augment))
     for name, chip in chips.items():
@@ -114,12 +116,12 @@ def dry_run(
         times = []
         for number, (x, y) in enumerate(_repeated(batches, 1 + _timed_steps(chip))):
             start = time.perf_counter()
-            with _finite(name, f"step {number + 1}"):
+            with _watched(recipe, name, f"step {number + 1}"):
                 trainer.step(x, y, recipe.rate_at(0))
             times.append(time.perf_counter() - start if number else 0.0)
         held = sum(array.nbytes for array in trainer.state().values())
         start = time.perf_counter()
-        with _finite(name, "the evaluation"):
+        with _watched(recipe, name, "the evaluation"):
             scores = trainer.evaluate(islice(evaluation_batches(data, EVALUATED), 1))
             if not math.isfinite(scores.loss):
                 raise FloatingPointError(f"the loss of the test samples is {scores.loss}")
@@ -141,16 +143,10 @@ def dry_run(
         gc.collect()  # modules refer to each other in rings: large ones must not wait for the collector
 
 
-@contextlib.contextmanager
-def _finite(name: str, when: str) -> Iterator[None]:
-    """Say which variant turned to NaN or infinity, and when."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise Diverged(
-            f"{name} turned to NaN or infinity in {when} of the dry run: {error}; lower the learning rate, "
-            "or clip the gradient"
-        ) from error
+def _watched(recipe: Recipe, name: str, when: str) -> AbstractContextManager[None]:
+    """Say in one line which variant failed or turned to NaN or infinity, and when."""
+    broken = f"{name} turned to NaN or infinity in {when} of the dry run"
+    return watched(recipe.network, f"{when} of the dry run of {name}", broken, SLOWER)
 
 
 def peak_memory() -> int | None:

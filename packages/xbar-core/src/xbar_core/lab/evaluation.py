@@ -26,7 +26,7 @@ from xbar_core.config.mapping import FixedWeight
 from xbar_core.lab.ages import age_text
 from xbar_core.lab.data import Batches, DataSet, evaluation_batches
 from xbar_core.lab.trainer import Factory, Recipe, Scores, Trainer
-from xbar_core.lab.training import EVALUATED, Diverged
+from xbar_core.lab.training import EVALUATED, watched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -215,19 +215,28 @@ def differences(chip: Chip) -> tuple[str, ...]:
     return tuple(key for key, differs in found.items() if differs)
 
 
-@contextlib.contextmanager
-def _finite() -> Iterator[None]:
-    """Say in one line that a network is not finite, and what can be done about it."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise Diverged(
-            f"the trained network is not finite on this chip: {error}; evaluate the checkpoint of its best "
-            "epoch (--checkpoint best), or train again at a lower learning rate"
-        ) from error
+def watched_on(chip: Chip, network: str, doing: str) -> contextlib.AbstractContextManager[None]:
+    """Say in one line that a trained network failed or is not finite on a chip, and what helps.
+
+    Parameters
+    ----------
+    chip : Chip
+        Its chip.
+    network : str
+        Its name, or the import path of the user's own.
+    doing : str
+        What is being done with it there.
+
+    Raises
+    ------
+    OwnCodeError, Diverged
+        As `xbar_core.lab.training.watched`.
+    """
+    broken = "the trained network is not finite on this chip"
+    advice = "train again at a lower learning rate, or use another checkpoint"
+    return watched(network, f"{doing} on {chip.name}", broken, advice)
 
 
-@_finite()
 def evaluate_chips(
     factory: Factory,
     recipe: Recipe,
@@ -270,11 +279,10 @@ def evaluate_chips(
     ------
     Diverged
         Weights, or what a chip makes of them, are not finite.
+    OwnCodeError
+        The user's own network raised something.
     """
     check_integer("chips", chips, minimum=1)
-    for name, weight in weights.items():
-        if weight.dtype.kind == "f" and not np.isfinite(weight).all():
-            raise FloatingPointError(f"{name!r} holds NaN or infinity")
     notes, (times, drifts) = [], _times(chip, ages)
     if chips > 1 and not differences(chip):
         notes.append(
@@ -286,29 +294,33 @@ def evaluate_chips(
         notes.append(_no_drift(chip))
     # Nothing is trained here: an optimizer that the chip could not train with is no obstacle.
     recipe = replace(recipe, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip=None)
-    native = factory(recipe, data, None)
-    native.program(weights)
     readings: list[Reading] = []
-    for number in range(chips):
-        seed = chip.seed + 1 + number
-        trainer = factory(recipe, data, chip.with_("seed", seed))
-        trainer.program(weights)
-        trainer.calibrate(_calibration(data, recipe))
-        for time, scores in _over_time(trainer, data, times if drifts else times[:1], drifts):
-            readings.append(Reading(number, seed, time, scores.accuracy, scores.loss))
-            report(readings[-1])
-        del trainer
-        gc.collect()  # modules refer to each other in rings: large ones must not wait for the collector
-    digital = native.evaluate(evaluation_batches(data, EVALUATED)).accuracy
+    with watched_on(chip, recipe.network, "the evaluation"):
+        for name, weight in weights.items():
+            if weight.dtype.kind == "f" and not np.isfinite(weight).all():
+                raise FloatingPointError(f"{name!r} holds NaN or infinity")
+        native = factory(recipe, data, None)
+        native.program(weights)
+        for number in range(chips):
+            seed = chip.seed + 1 + number
+            trainer = factory(recipe, data, chip.with_("seed", seed))
+            trainer.program(weights)
+            trainer.calibrate(_calibration(data, recipe))
+            for time, scores in _over_time(trainer, data, times if drifts else times[:1], drifts):
+                readings.append(Reading(number, seed, time, scores.accuracy, scores.loss))
+                report(readings[-1])
+            del trainer
+            gc.collect()  # modules refer to each other in rings: large ones must not wait for the collector
+        digital = native.evaluate(evaluation_batches(data, EVALUATED)).accuracy
     notes.append(_samples_note(digital, len(data.test_x)))
     return Evaluation(chip, tuple(readings), len(data.test_x), digital, tuple(notes))
 
 
-@_finite()
 def evaluate_trained(
     trainer: Trainer,
-    chip: Chip,
+    recipe: Recipe,
     data: DataSet,
+    chip: Chip,
     *,
     ages: Sequence[float] = (),
     report: Callable[[Reading], None] = lambda reading: None,
@@ -321,19 +333,22 @@ def evaluate_trained(
         Holds the trained state.
     chip : Chip
         Its chip.
-    data, ages, report
+    recipe, data, ages, report
         As in `evaluate_chips`.
 
     Raises
     ------
     Diverged
         What the chip makes of the samples is not finite.
+    OwnCodeError
+        The user's own network raised something.
     """
     times, drifts = _times(chip, ages)
     readings: list[Reading] = []
-    for time, scores in _over_time(trainer, data, times if drifts else times[:1], drifts):
-        readings.append(Reading(0, chip.seed, time, scores.accuracy, scores.loss))
-        report(readings[-1])
+    with watched_on(chip, recipe.network, "the evaluation"):
+        for time, scores in _over_time(trainer, data, times if drifts else times[:1], drifts):
+            readings.append(Reading(0, chip.seed, time, scores.accuracy, scores.loss))
+            report(readings[-1])
     notes = [] if drifts or not ages else [_no_drift(chip)]
     notes.append(_samples_note(readings[0].accuracy, len(data.test_x)))
     return Evaluation(chip, tuple(readings), len(data.test_x), None, tuple(notes))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import numpy as np
+
 from xbar_core.errors import ConfigError, ConvergenceError, ShapeError
 from xbar_core.lab.data import Batches
+from xbar_core.lab.importing import own_code
 from xbar_core.lab.recipe import Recipe
 from xbar_core.lab.trainer import Trainer
 
@@ -11,7 +16,8 @@ from xbar_core.lab.trainer import Trainer
 def check_last_batch(trainer: Trainer, recipe: Recipe, batches: Batches) -> None:
     """Raise where a network cannot train on a batch of one sample and would meet one.
 
-    Batch normalisation is such a network: one sample has no deviation.
+    Batch normalisation is such a network: one sample has no deviation. A batch of two is tried first: a
+    network that fails on that, too, is not to be blamed on the size of the batch.
 
     Parameters
     ----------
@@ -25,20 +31,26 @@ def check_last_batch(trainer: Trainer, recipe: Recipe, batches: Batches) -> None
     Raises
     ------
     ConfigError
-        The step failed; the text says how.
+        The step on one sample failed; the text says how.
+    OwnCodeError
+        The user's own network failed on two samples.
     """
     x, y = next(batches.epoch(0, start=len(batches) - 1))
     if len(y) != 1:
         return
+    rate = recipe.rate_at(0)
+    finite = contextlib.suppress(FloatingPointError)  # the training itself says where that begins
+    with finite, own_code("network", recipe.network, "a first step, a batch of two samples"):
+        trainer.step(np.concatenate([x, x]), np.concatenate([y, y]), rate)
     try:
-        trainer.step(x, y, recipe.rate_at(0))
-    except FloatingPointError:
-        return  # the training itself says where that begins
+        with finite:
+            trainer.step(x, y, rate)
     except (ConfigError, ShapeError, ConvergenceError, OSError, MemoryError):
         raise
     except Exception as error:  # the network's code may fail in any way
+        each = " for each process" if batches.ranks > 1 else ""
         raise ConfigError(
-            f"batch: {batches.size} leaves one sample of {len(batches.data.train_x)} for the last batch of "
-            f"an epoch, on which {recipe.network} cannot train ({type(error).__name__}: {error}); choose "
-            "another --batch or --limit"
+            f"batch: {batches.size} leaves one sample{each} for the last batch of an epoch of "
+            f"{len(batches.data.train_x)}, on which {recipe.network} cannot train "
+            f"({type(error).__name__}: {error}); choose another --batch or --limit"
         ) from error

@@ -19,6 +19,8 @@ from xbar_core.lab.watch import Watch, standing_still, suspect
 
 EVALUATED = 500
 """Samples that are evaluated at a time."""
+SLOWER = "lower the learning rate, or clip the gradient"
+"""What helps against a training that turns to NaN."""
 _LOOKED_AT = 64  # test samples of the fixed batch that the health of layers is measured on
 
 
@@ -28,6 +30,37 @@ class Diverged(RuntimeError):
 
 class Interrupted(Exception):
     """Somebody asked the training to stop; its state is whole."""
+
+
+@contextlib.contextmanager
+def watched(
+    network: str, doing: str, broken: str, advice: str, where: Callable[[FloatingPointError], str] = str
+) -> Iterator[None]:
+    """Put what goes wrong with a network into one line: its own code's errors, and what is not finite.
+
+    Parameters
+    ----------
+    network : str
+        Its name, or the import path of the user's own.
+    doing : str
+        What is being done; see `own_code`.
+    broken, advice : str
+        Begin and end the text of `Diverged`.
+    where : callable
+        Returns where that begins, for the text.
+
+    Raises
+    ------
+    OwnCodeError
+        The user's own network raised something.
+    Diverged
+        Something is not finite.
+    """
+    try:
+        with own_code("network", network, doing):
+            yield
+    except FloatingPointError as error:
+        raise Diverged(f"{broken}: {where(error)}; {advice}") from error
 
 
 @dataclass(frozen=True)
@@ -173,9 +206,10 @@ class Training:
         Raises
         ------
         Diverged
-            A loss or gradient is not finite: the trainer holds the weights before that step, or, where the
-            last step of an epoch made them so, those after it; the keeper was handed none of an epoch
-            whose evaluation is not finite.
+            A loss or gradient is not finite: the trainer holds the weights before that step. Or the step
+            itself made the weights so, and the evaluation after the last one of an epoch, or a look at the
+            layers within it (before a note that nothing is learned), has met them: the trainer holds those
+            after the step, of which the keeper was handed none.
         Interrupted
             `stop` said so; everything done so far has been kept.
         OwnCodeError
@@ -274,19 +308,16 @@ class Training:
                 Note(self.name, f"epoch {self.position.epoch + 1}: it does not learn: {why}; {where}")
             )
 
-    @contextlib.contextmanager
-    def _watched(self, when: str, x: Any, y: Any, on: str = "") -> Iterator[None]:
+    def _watched(self, when: str, x: Any, y: Any, on: str = "") -> contextlib.AbstractContextManager[None]:
         """Say in one line where the user's network failed, or where in a batch NaN or infinity begins."""
         when = f"epoch {self.position.epoch + 1}, {when}"
-        try:
-            with own_code("network", self.recipe.network, f"the training of {self.name}, {when}{on}"):
-                yield
-        except FloatingPointError as error:
+
+        def where(error: FloatingPointError) -> str:
             try:
-                found = self.trainer.diagnose(x, y) or str(error)
+                return self.trainer.diagnose(x, y) or str(error)
             except FloatingPointError as worse:
-                found = str(worse)
-            raise Diverged(
-                f"{self.name} turned to NaN or infinity in {when}: {found}; lower the learning rate, or clip "
-                "the gradient"
-            ) from error
+                return str(worse)
+
+        doing = f"the training of {self.name}, {when}{on}"
+        broken = f"{self.name} turned to NaN or infinity in {when}"
+        return watched(self.recipe.network, doing, broken, SLOWER, where)

@@ -146,9 +146,8 @@ def loading(batch: int, rounds: int) -> None:
             for _ in made.epoch(epoch):
                 pass
             times_made.append(time.perf_counter() - start)
-        print(
-            f"batches alone, in one thread, augmentation {augment}: {6400 / np.median(times_made):,.0f} images/s"
-        )
+        rate = 6400 / np.median(times_made)
+        print(f"batches alone, in one thread, augmentation {augment}: {rate:,.0f} images/s")
 
 
 def memory(network: str, count: int, batch: int, epochs: int) -> None:

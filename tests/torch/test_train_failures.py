@@ -113,6 +113,17 @@ def test_own_network_fails_in_a_dry_run(capsys: pytest.CaptureFixture[str], limi
     assert error.count("\n") == 1
 
 
+def test_own_network_fails_before_its_run_begins(capsys: pytest.CaptureFixture[str]) -> None:
+    """An older run in the folder, which --force would have replaced, is none to go on with."""
+    train = ["train", "--out", "run", *ALONE, "--batch", "32", "--epochs", "1", "--network"]
+    assert main([*train, "mlp", "--limit", "32"]) == 0
+    capsys.readouterr()
+    assert main([*train, "failing_nets:unfit", "--limit", "65", "--force"]) == 1
+    shown = capsys.readouterr()
+    assert "failing_nets:unfit failed in a first step, a batch of two samples: TypeError" in shown.err
+    assert "to go on" not in shown.out
+
+
 def test_own_network_fails_when_it_is_looked_at(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A network that was changed after its training: one line of `xbar evaluate` and `xbar inspect`."""
     arguments = ["--network", "failing_nets:odd", "--compare", "", "--limit", "32", "--batch", "32"]

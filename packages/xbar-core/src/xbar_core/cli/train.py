@@ -149,11 +149,21 @@ def train(
     _check_out(out, force)
     samples = spec.load_data(_tell)
     _introduce(spec, samples)
-    _run(out, options, lambda given: run(spec, out, given, command=command_line(context), data=samples))
+    _run(
+        out,
+        options,
+        lambda given: run(spec, out, given, command=command_line(context), data=samples),
+        replaced=_stamp(out),
+    )
 
 
-def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) -> None:
-    """Train with everything on the screen; Ctrl-C stops after the step at hand."""
+def _run(
+    path: Path, options: Options, start: Callable[[Options], RunResult], *, replaced: int | None = None
+) -> None:
+    """Train with everything on the screen; Ctrl-C stops after the step at hand.
+
+    `replaced` is the stamp of a run that the new one takes the place of: nothing to go on with.
+    """
     first = _is_first()
     with TrainScreen(quiet=not first) as screen, _stop_asked(quiet=not first) as asked:
         try:
@@ -161,13 +171,13 @@ def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) ->
                 Options(screen, asked if first else lambda: False, options.minutes, options.tensorboard)
             )
         except (Interrupted, KeyboardInterrupt):
-            if not (path / RUN).exists():
+            if _stamp(path) in (None, replaced):
                 raise KeyboardInterrupt from None
             raise Interrupted(f"stopped; to go on: {_resume_command(path)}") from None
         except (RuntimeError, OSError) as error:
             if not first and asked() and not isinstance(error, ConvergenceError | OSError):
                 sys.exit(130)  # the first process has stopped and is gone
-            if first and (path / RUN).exists() and isinstance(error, _STOPPED):
+            if first and _stamp(path) not in (None, replaced) and isinstance(error, _STOPPED):
                 say(f"to go on from the last checkpoint: {_resume_command(path)}")
             raise
     if not first:
@@ -178,6 +188,11 @@ def _run(path: Path, options: Options, start: Callable[[Options], RunResult]) ->
             say(f"wrote {path / name}")
     if result.diverged:
         raise Diverged("; ".join(result.diverged.values()))
+
+
+def _stamp(path: Path) -> int | None:
+    """Return what tells a run in a folder from the one after it; None where there is none."""
+    return (path / RUN).stat().st_mtime_ns if (path / RUN).exists() else None
 
 
 def _dry_run(spec: RunSpec) -> None:

@@ -368,3 +368,73 @@ def test_a_class_that_has_changed_is_refused(tmp_path: Path) -> None:
     config["config"]["depth"] = 1
     with pytest.raises(ConfigError, match=r"makes no layer 'blocks\.1\.part', which was converted"):
         type(chip).from_config(config)
+
+
+@keras.saving.register_keras_serializable(package="test_own_classes")
+class Namesake(keras.Model):
+    """One layer's attribute bears the name that Keras or the user gave to a layer in a private attribute."""
+
+    def __init__(self, given: bool = False) -> None:
+        super().__init__()
+        self.given = given
+        self.dense_1 = layers.Dense(4, name="x" if given else "dense")
+        self._head = layers.Dense(2, name="dense_1")
+        self._tail = layers.Dense(2, name="dense_1")
+
+    def call(self, x: Any) -> Any:
+        return self._tail(self._head(self.dense_1(x)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"given": self.given}
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("digital", [None, "<last>", "<first>"])
+def test_layers_of_one_name_are_each_their_own(given: bool, digital: str | None, tmp_path: Path) -> None:
+    """Each is converted or copied with its own weights and draws, and comes back from a file."""
+    model = Namesake(given)
+    model(X)
+    chip = convert(model, "ideal", {} if digital is None else {digital: None})
+    np.testing.assert_allclose(chip(X), model(X), rtol=1e-4, atol=1e-5)
+    keys = [crossbar.name for _, crossbar in crossbars_of(chip)]
+    assert len(set(keys)) == len(keys) == (3 if digital is None else 2)
+    names = [entry.name for entry in conversion_report(chip).modules]
+    assert len(set(names)) == len(names)
+    chip.save(tmp_path / "chip.keras")
+    assert_same(keras.models.load_model(tmp_path / "chip.keras"), chip)
+    np.testing.assert_allclose(to_native(chip)(X), model(X), rtol=1e-4, atol=1e-5)
+
+
+class Looped(keras.Model):
+    """Its attributes hold themselves, and a function whose closure is not filled yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = layers.Dense(3)
+        notes: dict[str, Any] = {"steps": [self.fc]}
+        notes["notes"] = notes
+        notes["steps"].append(notes["steps"])
+        self.__dict__["notes"] = notes  # not by assignment, where Keras goes through it for ever
+
+        def late() -> Any:
+            return never
+
+        if self.built:
+            never = 1
+        self.late = late
+
+    def call(self, x: Any) -> Any:
+        return self.fc(x)
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+def test_attributes_that_hold_themselves() -> None:
+    """They are gone through once, and functions without all of their variables are looked into."""
+    model = Looped()
+    model(X)
+    chip = convert(model, "ideal")
+    np.testing.assert_allclose(chip(X), model(X), rtol=1e-4, atol=1e-5)
+    assert chip.notes["steps"][0] is chip.fc
+    assert type(chip.fc) is XbarDense

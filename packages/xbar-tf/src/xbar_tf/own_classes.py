@@ -13,7 +13,7 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from functools import cache, partial
-from types import FunctionType, MethodType, ModuleType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, ClassVar
 
 import keras
@@ -176,9 +176,10 @@ def with_layers(model: Any, replaced: Mapping[int, Any]) -> Any:
         The new layers by the ids of those that are there now.
     """
     names = [name for name, layer in _named(model).items() if id(layer) in replaced]
-    for _, layer in list(walk(model)):
-        _swap(layer, replaced)
-    _require_all_swapped(model, replaced)
+    if replaced:
+        for _, layer in list(walk(model)):
+            _swap(layer, replaced)
+        _require_all_swapped(model, replaced)
     if any(True for _ in crossbars_of(model)):
         object.__setattr__(model, "__class__", _converted(class_of(model)))
         model.__dict__["swapped"] = tuple(names)
@@ -199,33 +200,41 @@ def _swap(layer: Any, replaced: Mapping[int, Any]) -> None:
         return
     locked = layer._tracker.locked
     layer._tracker.unlock()
+    seen: set[int] = set()
     for name, value in list(vars(layer).items()):
-        if name != "_layers" and (now := _swapped(value, replaced)) is not value:
+        if name != "_layers" and (now := _swapped(value, replaced, seen)) is not value:
             setattr(layer, name, now)
-    seen: dict[int, Any] = {}
+    there: dict[int, Any] = {}
     for each in layer._layers:
         now = replaced.get(id(each), each)
-        seen[id(now)] = now
-    layer._layers[:] = list(seen.values())
+        there[id(now)] = now
+    layer._layers[:] = list(there.values())
     if locked:
         layer._tracker.lock()
 
 
-def _swapped(value: Any, replaced: Mapping[int, Any]) -> Any:
-    """Return what stands for a value: lists, dicts and sets are changed, tuples made anew."""
+def _swapped(value: Any, replaced: Mapping[int, Any], seen: set[int]) -> Any:
+    """Return what stands for a value: lists, dicts and sets are changed, tuples made anew.
+
+    `seen` are the ids of what was changed already: a list may hold itself.
+    """
     if id(value) in replaced:
         return replaced[id(value)]
+    if isinstance(value, list | dict | set):
+        if id(value) in seen:
+            return value
+        seen.add(id(value))
     if isinstance(value, list | dict):
         for key, each in list(value.items() if isinstance(value, dict) else enumerate(value)):
-            if (now := _swapped(each, replaced)) is not each:
+            if (now := _swapped(each, replaced, seen)) is not each:
                 value[key] = now
     elif isinstance(value, set):
         for each in list(value):
-            if (now := _swapped(each, replaced)) is not each:
+            if (now := _swapped(each, replaced, seen)) is not each:
                 value.remove(each)
                 value.add(now)
     elif isinstance(value, tuple):
-        found = [_swapped(each, replaced) for each in value]
+        found = [_swapped(each, replaced, seen) for each in value]
         if any(now is not each for now, each in zip(found, value, strict=True)):
             return value._make(found) if hasattr(value, "_make") else type(value)(found)
     return value
@@ -269,8 +278,16 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, MethodType):
         return [value.__self__]
     if isinstance(value, FunctionType):
-        return list(inspect.getclosurevars(value).nonlocals.values())
+        return [each for cell in value.__closure__ or () for each in _content(cell)]
     foreign = ("builtins", "keras.", "tensorflow.", "numpy")
     if isinstance(value, type | ModuleType) or type(value).__module__.startswith(foreign):
         return []
     return list(getattr(value, "__dict__", {}).values())
+
+
+def _content(cell: CellType) -> list[Any]:
+    """Return what a variable of a closure holds, which may be nothing yet."""
+    try:
+        return [cell.cell_contents]
+    except ValueError:
+        return []

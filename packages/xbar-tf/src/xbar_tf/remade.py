@@ -7,6 +7,7 @@ made anew from their configuration and have the layers in their attributes repla
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import keras
@@ -107,16 +108,14 @@ class _Copy:
                 "have get_config return all arguments, make all layers in __init__, and call the model once"
             )
         replaced: dict[int, Any] = {}
-        whole: list[str] = []  # names of what was replaced with all that is in it
-        for (name, layer), anew in zip(old, new, strict=True):
-            if id(anew) in replaced or any(name.startswith(f"{outer}.") or name == outer for outer in whole):
+        pairs = zip(old, new, strict=True)
+        for (_, layer), anew in pairs:
+            now = anew if layer is model else self._in_place_of(anew, layer)
+            if now is not anew:
+                replaced[id(anew)] = now
+                for _ in islice(pairs, len(list(walk(layer))) - 1):
+                    pass  # what is in it has come with it
                 continue
-            if layer is not model:
-                now = self._in_place_of(anew, layer)
-                if now is not anew:
-                    replaced[id(anew)] = now
-                    whole.append(name)
-                    continue
             _build_like(anew, layer)  # a call with fewer inputs than the model's own leaves layers out
             if children(layer):
                 _copy_weights(own_weights(layer), own_weights(anew))

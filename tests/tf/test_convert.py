@@ -264,3 +264,39 @@ def test_what_cannot_be_converted_is_refused() -> None:
     broken.layers[0].kernel.assign(kernel)
     with pytest.raises(ConfigError, match="layer 'one': the weight holds NaN"):
         convert(broken)
+
+
+BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"w_max": {"one/kernel": "a"}}, r"w_max\['one/kernel'\]: 'a' is not a real number"),
+    ({"w_max": {"one/kernel": -1}}, r"w_max\['one/kernel'\]: -1 is out of range; .* above 0"),
+    ({"w_max": {"one/kernel": 0.0}}, r"w_max\['one/kernel'\]: 0.0 is out of range"),
+    ({"w_max": {"one/kernel": float("nan")}}, r"w_max\['one/kernel'\]: nan is out of range"),
+    ({"w_max": 2.0}, "w_max: 2.0 is a float; give a mapping of native weight to range"),
+    ({"overrides": ["one"]}, r"overrides: \['one'\] is a list; give a mapping of pattern to chip or None"),
+    ({"overrides": {1: None}}, "overrides: 1 is no string but of type int; give a pattern"),
+    ({"unsigned": 3}, "unsigned: 3 is no string but of type int; give a pattern, or several"),
+    ({"unsigned": [None]}, "unsigned: None is no string but of type NoneType; give a pattern"),
+    ({"unsigned": "on"}, "unsigned: pattern 'on' matches no layer"),
+]
+
+
+@pytest.mark.parametrize(("options", "text"), BAD_ARGUMENTS)
+def test_wrong_arguments_are_named(options: dict[str, Any], text: str) -> None:
+    """An argument of another type, or out of range, is one clear line."""
+    with pytest.raises(ConfigError, match=text) as caught:
+        convert(small(), "txsim-8bit", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_pattern_may_stand_alone() -> None:
+    """`unsigned` takes a string, as in torch."""
+    chip = convert(small(), "txsim-8bit", unsigned="two")
+    assert [chip.get_layer(name).signed_input for name in ("one", "two")] == [True, False]
+
+
+def test_nothing_to_convert_is_refused() -> None:
+    """A network without a layer for crossbars says why, and what to do."""
+    model = keras.Sequential([keras.Input((8,)), layers.ReLU(name="act"), layers.BatchNormalization(name="n")])
+    reasons = r"'act' \(ReLU\): no weights; 'n' \(BatchNormalization\): normalisation is digital"
+    with pytest.raises(ConfigError, match=rf"nothing in it can go on crossbars: {reasons}; give a network"):
+        convert(model, "ideal")

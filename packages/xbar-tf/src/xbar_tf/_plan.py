@@ -87,15 +87,13 @@ def children(layer: Any) -> list[tuple[str, Any]]:
     return [*found, *hidden]
 
 
-def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _layers_in(name: str, value: Any, around: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield the layers in a value by their names; `around` are the ids of the containers that it is in."""
     if isinstance(value, keras.layers.Layer):
         yield name, value
-    elif isinstance(value, list | tuple):
-        for index, each in enumerate(value):
-            yield from _layers_in(f"{name}.{index}", each)
-    elif isinstance(value, dict):
-        for key, each in value.items():
-            yield from _layers_in(f"{name}.{key}", each)
+    elif isinstance(value, list | tuple | dict) and id(value) not in around:
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _layers_in(f"{name}.{key}", each, (*around, id(value)))
 
 
 def walk(layer: Any, name: str = "", *, counted: bool = False) -> Iterator[tuple[str, Any]]:
@@ -105,11 +103,24 @@ def walk(layer: Any, name: str = "", *, counted: bool = False) -> Iterator[tuple
     """
     yield name, layer
     below = children(layer)
-    names = [each for each, _ in below]
-    if counted:
-        names = count_names(below)
+    names = _distinct(count_names(below) if counted else [each for each, _ in below])
     for child_name, (_, child) in zip(names, below, strict=True):
         yield from walk(child, ".".join(part for part in (name, child_name) if part), counted=counted)
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Return names with a number after those that came before; what a wrapper holds bears the wrapper's.
+
+    The attribute of one layer may be called as Keras calls another that a private attribute holds.
+    """
+    found: list[str] = []
+    for name in names:
+        each, number = name, 0
+        while each and each in found:
+            number += 1
+            each = f"{name}_{number}"
+        found.append(each)
+    return found
 
 
 def count_names(layers: Iterable[tuple[str, Any]]) -> list[str]:
@@ -132,7 +143,10 @@ def count_names(layers: Iterable[tuple[str, Any]]) -> list[str]:
 
 
 def plan(
-    model: keras.layers.Layer, chip: Chip, overrides: Mapping[str, Chip | None], unsigned: Iterable[str]
+    model: keras.layers.Layer,
+    chip: Chip,
+    overrides: Mapping[str, Chip | None],
+    unsigned: str | Iterable[str],
 ) -> list[Entry]:
     """Return what becomes of every layer, in the order of the model.
 
@@ -144,7 +158,7 @@ def plan(
         For all layers that no pattern matches.
     overrides : mapping of str to Chip or None
         By pattern, see `xbar_tf.convert`.
-    unsigned : iterable of str
+    unsigned : str or iterable of str
         Patterns of layers whose inputs cannot be negative.
     """
     known = twins()

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from xbar_core._checks import nearest
+from xbar_core._checks import check_mapping, check_number, nearest
 from xbar_core.config import Chip
 from xbar_core.errors import ConfigError, ShapeError
 from xbar_core.lab.conversion import ConversionReport, ModuleReport
@@ -33,7 +33,7 @@ def convert(
     overrides: Mapping[str, Config | None] | None = None,
     *,
     seed: int | None = None,
-    unsigned: Iterable[str] = (),
+    unsigned: str | Iterable[str] = (),
     w_max: Mapping[str, float] | None = None,
 ) -> keras.Model:
     """Return a network whose dense, convolution and recurrent layers are on crossbars.
@@ -58,7 +58,7 @@ def convert(
         ``"<first>"`` and ``"<last>"`` are the first and last layer that can go on crossbars.
     seed : int or None
         Takes the place of the chips' seeds.
-    unsigned : iterable of str
+    unsigned : str or iterable of str
         Patterns of layers whose inputs cannot be negative (after a ReLU): their words have no sign bit.
     w_max : mapping of str to float, or None
         Ranges of weights by layer and native weight (``"fc1/kernel"``), weight units; the others follow the
@@ -74,8 +74,9 @@ def convert(
     Raises
     ------
     ConfigError, ShapeError
-        The model is not built, or converted already, or its class cannot be made anew; a pattern matches
-        nothing or names what cannot be converted; a weight is not finite; the chip cannot hold a layer.
+        The model is not built, or converted already, or nothing in it can be, or its class cannot be made
+        anew; an argument is of another type or out of range; a pattern matches nothing or names what cannot
+        be converted; a weight is not finite; the chip cannot hold a layer.
 
     Examples
     --------
@@ -91,10 +92,10 @@ def convert(
     default = resolve_chip(config, seed)
     chips = {
         pattern: None if choice is None else resolve_chip(choice, seed)
-        for pattern, choice in (overrides or {}).items()
+        for pattern, choice in check_mapping("overrides", overrides, "pattern to chip or None").items()
     }
-    entries = plan(model, default, chips, tuple(unsigned))
-    ranges = _ranges(entries, dict(w_max or {}))
+    entries = plan(model, default, chips, unsigned)
+    ranges = _ranges(entries, check_mapping("w_max", w_max, "native weight to range"))
     planned = {id(entry.native): entry for entry in entries if entry.on_chip}
     made: dict[int, Any] = {}
 
@@ -166,7 +167,7 @@ def _require_model(model: Any) -> None:
         )
 
 
-def _ranges(entries: list[Entry], w_max: dict[str, float]) -> dict[str, float]:
+def _ranges(entries: list[Entry], w_max: Mapping[str, object]) -> dict[str, float]:
     known = [name for entry in entries if entry.on_chip for name in entry.weight_names]
     for name in w_max:
         if name not in known:
@@ -174,7 +175,11 @@ def _ranges(entries: list[Entry], w_max: dict[str, float]) -> dict[str, float]:
                 f"w_max: {name!r} is no weight that goes on crossbars{nearest(name, known)}; "
                 f"they are {', '.join(known) or 'none'}"
             )
-    return w_max
+    # Checked here: what the constructor of a layer raises, Keras wraps in a TypeError.
+    return {
+        name: check_number(f"w_max[{name!r}]", range_, minimum=0.0, open_minimum=True)
+        for name, range_ in w_max.items()
+    }
 
 
 # The report.

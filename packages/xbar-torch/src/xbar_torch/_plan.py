@@ -121,9 +121,6 @@ def plan(
         whole = _base(module, known) is not None
         entries[id(module)] = Entry(module, [name], twin, None if twin is None else chip, note, whole=whole)
     listed = list(entries.values())
-    if all(entry.twin is None for entry in listed):
-        why = [f"{each.key!r} ({type(each.native).__name__}): {each.note}" for each in listed if each.listed]
-        raise ConfigError(f"model: nothing in it can go on crossbars: {'; '.join(why[:3])}")
     choose(listed, overrides, unsigned, kind="module", names="names of model.named_modules()")
     _tie_weights(listed)
     return listed

@@ -51,6 +51,11 @@ class Planned:
         """Whether it goes on crossbars."""
         return self.twin is not None and self.chip is not None
 
+    @property
+    def listed(self) -> bool:
+        """Whether a report lists it."""
+        return True
+
 
 E = TypeVar("E", bound=Planned)
 
@@ -66,7 +71,7 @@ def on_crossbars_already(name: str, layer: Any) -> ConfigError:
 def choose(
     entries: Sequence[Planned],
     overrides: Mapping[str, Chip | None],
-    unsigned: Iterable[str],
+    unsigned: str | Iterable[str],
     *,
     kind: str = "layer",
     names: str = "names of its layers",
@@ -80,7 +85,7 @@ def choose(
     overrides : mapping of str to Chip or None
         By pattern: a name, or one with wildcards, of a layer or of what it is in; `FIRST` or `LAST` of the
         layers that can go on crossbars. None keeps it digital.
-    unsigned : iterable of str
+    unsigned : str or iterable of str
         Patterns of layers whose inputs cannot be negative.
     kind, names : str
         What the framework calls a layer, and where its name is found.
@@ -88,17 +93,43 @@ def choose(
     Raises
     ------
     ConfigError
-        A pattern matches nothing, or asks for a chip for what cannot go on crossbars.
+        Nothing can go on crossbars; a pattern is no string, matches nothing, or asks for a chip for what
+        cannot go on crossbars.
     """
+    if all(entry.twin is None for entry in entries):
+        why = [
+            f"{entry.name or 'model'!r} ({type(entry.native).__name__}): {entry.note}"
+            for entry in entries
+            if entry.listed
+        ]
+        raise ConfigError(
+            f"model: nothing in it can go on crossbars: {'; '.join(why[:3])}; "
+            "give a network with linear, convolution, recurrent or attention layers"
+        )
     words = kind, names
-    for pattern, choice in overrides.items():
+    for pattern in _patterns("overrides", overrides):
+        choice = overrides[pattern]
         for entry in _matched("overrides", pattern, entries, words, explicit=choice is not None):
             entry.chip = choice
             if entry.twin is not None:
                 entry.note = "" if choice is not None else f"kept digital by {pattern!r}"
-    for pattern in unsigned:
+    for pattern in _patterns("unsigned", unsigned):
         for entry in _matched("unsigned", pattern, entries, words, explicit=True):
             entry.signed_input = False
+
+
+def _patterns(field: str, given: object) -> Iterator[str]:
+    """Yield patterns, one or several."""
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"{field}: {_with_type(given)}; give a pattern, or several in a list")
+    for pattern in (given,) if isinstance(given, str) else given:
+        if not isinstance(pattern, str):
+            raise ConfigError(f"{field}: {_with_type(pattern)}; give a pattern, a string")
+        yield pattern
+
+
+def _with_type(value: object) -> str:
+    return f"{value!r} is no string but of type {type(value).__name__}"
 
 
 def _matched(
@@ -107,8 +138,6 @@ def _matched(
     """Return the entries that a pattern matches, itself or by a layer that they are in."""
     able = [entry for entry in entries if entry.twin is not None]
     if pattern in (FIRST, LAST):
-        if not able:
-            raise ConfigError(f"{field}: {pattern!r} finds no layer that can go on crossbars")
         return [able[0 if pattern == FIRST else -1]]
     found = [
         entry

@@ -550,3 +550,12 @@ def test_native_weights_of_another_size_are_refused() -> None:
         layer.load_native(other)
     for mine, wanted in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, wanted)
+
+
+def test_stateful_layers_go_back_to_native() -> None:
+    """The native layer is built for the same batch, and keeps states of it."""
+    layer, native = pair("lstm", preset("ideal"), stateful=True, return_sequences=True)
+    x = random(2, 5, 3)
+    plain = layer.to_native()
+    for _ in range(2):
+        np.testing.assert_allclose(plain(x), native(x), rtol=1e-12, atol=1e-12)

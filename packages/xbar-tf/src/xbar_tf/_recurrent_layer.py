@@ -15,7 +15,7 @@ from xbar_tf._bridge import to_analog, wants_gradient
 from xbar_tf._recurrence import Cell, Loop
 from xbar_tf.crossbar import Crossbar
 from xbar_tf.functional import crossbar_linear
-from xbar_tf.host import CrossbarLayer
+from xbar_tf.host import CrossbarLayer, native_config
 from xbar_tf.time_steps import TimeSteps
 
 SUFFIXES = {"kernel": "_ih_l0", "recurrent_kernel": "_hh_l0"}
@@ -234,10 +234,8 @@ class RecurrentLayer(CrossbarLayer):
 
     def to_native(self) -> keras.layers.RNN:
         """Return a native layer with the weights that the states stand for."""
-        ours = ("config", "key", "signed_input", "w_max")
-        config = {name: value for name, value in self.get_config().items() if name not in ours}
-        native = self.native_class.from_config(config)
-        native.build((None, None, self.crossbar("kernel").layout.inputs))
+        native = self.native_class.from_config(native_config(self))
+        native.build_from_config(self.get_build_config())
         weights = [self.kernel, self.recurrent_kernel, *([] if self.bias is None else [self.bias])]
         native.set_weights([keras.ops.convert_to_numpy(value) for value in weights])
         return native

@@ -14,7 +14,7 @@ from xbar_core.errors import ConfigError
 from xbar_tf._bridge import host, require_backend, resolve_chip
 from xbar_tf.crossbar import Crossbar
 from xbar_tf.einsum_dense import XbarEinsumDense
-from xbar_tf.host import Config
+from xbar_tf.host import Config, native_config
 
 PROJECTIONS = {
     "query": ("_query_dense", "q_proj"),
@@ -117,14 +117,12 @@ class XbarMultiHeadAttention(keras.layers.MultiHeadAttention):
         self.build_from_config(native.get_build_config())
 
     def _native(self) -> keras.layers.MultiHeadAttention:
-        ours = ("config", "key", "signed_input", "w_max", "kernel_initializer", "bias_initializer")
-        config = {name: value for name, value in self.get_config().items() if name not in ours}
         # The objects themselves: a new one would draw another seed.
         starts = {
             "kernel_initializer": self._kernel_initializer,
             "bias_initializer": self._bias_initializer,
         }
-        return keras.layers.MultiHeadAttention(**{**config, **starts})
+        return keras.layers.MultiHeadAttention(**{**native_config(self), **starts})
 
     def _twin(self, name: str, source: keras.layers.EinsumDense) -> XbarEinsumDense:
         with tf.init_scope():

@@ -23,6 +23,8 @@ from xbar_tf._bridge import Array, analog_dtype, assign, host, require_backend, 
 from xbar_tf.crossbar import COUNTERS, Crossbar
 
 Config = str | Path | Mapping[str, Any] | Chip
+OURS = ("config", "key", "signed_input", "w_max")
+"""Arguments that only layers on crossbars have."""
 
 
 class CrossbarLayer(keras.layers.Layer):
@@ -225,6 +227,11 @@ class CrossbarLayer(keras.layers.Layer):
         w_max = dict(self._given_w_max) if isinstance(self._given_w_max, Mapping) else self._given_w_max
         mine = {"key": self.key, "signed_input": self.signed_input, "w_max": w_max}
         return {**config, "config": self.chip.to_dict(), **mine}
+
+
+def native_config(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Return the arguments of the native layer that a layer on crossbars stands for."""
+    return {name: value for name, value in layer.get_config().items() if name not in OURS}
 
 
 def _values(results: list[Programmed]) -> dict[str, Array]:

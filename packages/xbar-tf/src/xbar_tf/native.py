@@ -17,11 +17,8 @@ from xbar_tf.conv import XbarConv1D, XbarConv2D, XbarConv3D
 from xbar_tf.dense import XbarDense
 from xbar_tf.depthwise import XbarDepthwiseConv2D
 from xbar_tf.einsum_dense import XbarEinsumDense
-from xbar_tf.host import CrossbarLayer
+from xbar_tf.host import OURS, CrossbarLayer, native_config
 from xbar_tf.recurrent import XbarGRU, XbarLSTM, XbarSimpleRNN
-
-OURS = ("config", "key", "signed_input", "w_max")
-"""Arguments that only layers on crossbars have."""
 
 
 def twins() -> dict[type[keras.layers.Layer], type[keras.layers.Layer]]:
@@ -74,7 +71,7 @@ def unbuilt_twin(
     """
     config = native.get_config()
     config.pop("quantization_config", None)
-    mine = {"config": chip, "key": key, "signed_input": signed_input, "w_max": dict(w_max or {})}
+    mine = dict(zip(OURS, (chip, key, signed_input, dict(w_max or {})), strict=True))
     return twin.from_config({**config, **mine})
 
 
@@ -116,8 +113,7 @@ def native_class(twin: keras.layers.Layer) -> type[keras.layers.Layer]:
 
 def unbuilt_native(twin: keras.layers.Layer) -> keras.layers.Layer:
     """Return the native layer with the arguments of one on crossbars, without weights yet."""
-    config = {name: value for name, value in twin.get_config().items() if name not in OURS}
-    return native_class(twin).from_config(config)
+    return native_class(twin).from_config(native_config(twin))
 
 
 def fill_native(native: Any, twin: Any) -> None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from xbar_core.engine import Layout, Matrices, Ranges, Reference, Request
 from xbar_core.engine.array_sets import ArraySets, layouts_of
 from xbar_core.engine.call import Counters
-from xbar_tf._bridge import Array, assign, host, is_finite
+from xbar_tf._bridge import Array, advance, assign, host, is_finite
 from xbar_tf.group import MatrixGroup
 
 if TYPE_CHECKING:
@@ -334,15 +334,3 @@ class StoredWeight(ArraySets):
         if not np.array_equal(updates, host(self.variables["reference_updates"])):
             assign(self.variables["references"], values)
             assign(self.variables["reference_updates"], updates)
-
-
-def advance(variable: keras.Variable, by: tf.Tensor) -> None:
-    """Add to a Keras weight, now or as a node of the graph.
-
-    While Keras only looks for the shapes of a network, no variable stands behind a weight.
-    """
-    held = variable.value
-    if hasattr(held, "assign_add"):
-        held.assign_add(by)
-    else:
-        variable.assign(held + by)

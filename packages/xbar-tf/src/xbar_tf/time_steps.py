@@ -10,10 +10,9 @@ import tensorflow as tf
 
 from xbar_core import mapping
 from xbar_core.engine import Encoded, Ranges, Residual
-from xbar_tf._bridge import Array, host_call, is_finite
+from xbar_tf._bridge import Array, advance, host_call, is_finite
 from xbar_tf.crossbar import COUNTERS, Crossbar, Held, Solved
 from xbar_tf.functional import crossbar_linear, effective_weight, finite, is_product
-from xbar_tf.stored import advance
 
 
 class TimeSteps(Crossbar):

@@ -296,7 +296,9 @@ def test_one_pattern_may_stand_alone() -> None:
 
 def test_nothing_to_convert_is_refused() -> None:
     """A network without a layer for crossbars says why, and what to do."""
-    model = keras.Sequential([keras.Input((8,)), layers.ReLU(name="act"), layers.BatchNormalization(name="n")])
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.ReLU(name="act"), layers.BatchNormalization(name="n")]
+    )
     reasons = r"'act' \(ReLU\): no weights; 'n' \(BatchNormalization\): normalisation is digital"
     with pytest.raises(ConfigError, match=rf"nothing in it can go on crossbars: {reasons}; give a network"):
         convert(model, "ideal")

@@ -233,7 +233,7 @@ def test_pulses_are_the_engines(encoding: str) -> None:
     with tf.GradientTape() as tape:
         loss = LOSS(y, model(x, training=True))
     gradients = tape.gradient(loss, model.trainable_variables)
-    (kept,) = crossbar.pulses
+    ((kept,),) = crossbar.pulses
     assert kept.x.shape == (32, 1, 6)
     assert kept.dy.shape == (32, 1, 5)
     wanted = pulse_update(
@@ -318,3 +318,47 @@ def test_other_optimizers_keep_states_in_range() -> None:
         state = np.array(layer.state)
         assert state.min() >= 0.0
         assert state.max() <= 1.0
+
+
+@pytest.mark.parametrize("written", [1, 2])
+def test_pulses_are_those_of_the_gradient(written: int) -> None:
+    """Of several backward passes those are written whose gradient the optimizer is given."""
+    chip = ideal(**{"update.encoding": "deterministic", "update.bits": 30})
+    x, y = data()
+    found = []
+    for skipped in (True, False):
+        model, optimizer = model_on(chip), PulseSGD(0.3)
+        total: list[Any] = []
+        for part in (slice(0, 8), slice(8, 20), slice(20, 32))[0 if skipped else 3 - written :]:
+            with tf.GradientTape() as tape:
+                loss = LOSS(y[part], model(x[part], training=True))
+            total.append(tape.gradient(loss, model.trainable_variables))
+        optimizer.apply(
+            [sum(each) for each in zip(*total[-written:], strict=True)], model.trainable_variables
+        )
+        found.append([np.array(each) for each in model.trainable_variables])
+    for mine, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_a_gradient_that_no_pulses_have_is_refused() -> None:
+    """What a penalty adds cannot be written by pulses: one line, and nothing is written."""
+    model, optimizer = model_on(ideal(**PULSES["deterministic"])), PulseSGD(0.3)
+    x, y = data()
+    with tf.GradientTape() as tape:
+        loss = LOSS(y, model(x, training=True))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    before = [np.array(each) for each in model.trainable_variables]
+    with pytest.raises(
+        ConfigError, match=r"layer '[ab]': the gradient of the state is not that of the kept pulses"
+    ):
+        optimizer.apply([tf.reverse(g, [-1]) for g in gradients], model.trainable_variables)
+    for each, wanted in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(np.array(each), wanted)
+
+
+def test_pulses_that_nobody_writes_do_not_pile_up() -> None:
+    """Another optimizer moves the states: pulses of states that are no more are dropped."""
+    model = model_on(ideal(**PULSES["deterministic"]))
+    run(model, keras.optimizers.SGD(0.1), steps=4)
+    assert [len(layer.crossbars[""].pulses) for layer in model.layers] == [1, 1]

@@ -173,7 +173,7 @@ def calibrate(
     finally:
         for name, crossbar in crossbars.items():
             assign(crossbar.variables["counters"], kept[name][1])
-            crossbar.pulses = []
+            crossbar.drop_pulses()
     if freeze:
         for crossbar in crossbars.values():
             _freeze(crossbar)

@@ -181,7 +181,7 @@ class Convolution:
         gradient = self._weight_gradient(inputs, errors) * unit
         if crossbar.chip.update.pulsed:
             scales = (1.0, 1.0) if full else (note.full_scale, sent.full_scale)
-            self._keep_pulses(inputs * scales[0], errors * scales[1], note)
+            self._keep_pulses(inputs * scales[0], errors * scales[1], held, note)
         found: Array = mapping.state_gradient(layout.code, gradient, float(held.buffers["w_max"]))
         return found
 
@@ -203,12 +203,12 @@ class Convolution:
         products = np.matrix_transpose(patches) @ _grouped(errors, parts)
         return _ungrouped(products)
 
-    def _keep_pulses(self, inputs: Array, errors: Array, note: Note) -> None:
+    def _keep_pulses(self, inputs: Array, errors: Array, held: Held, note: Note) -> None:
         parts = self.crossbar.parts
         patches = reads.split(unfold(inputs, self.geometry), parts)
         places = reads.split(errors.reshape(errors.shape[0], -1, errors.shape[-1]), parts)
         for part, (x, dy) in enumerate(zip(patches, places, strict=True)):
-            self.crossbar.keep_pulses(Pulses(part, x, dy, note.call), note.version)
+            self.crossbar.keep_pulses(Pulses(part, x, dy, note.call), held.state)
 
     def transposed(
         self,

@@ -25,7 +25,9 @@ The contract inside the package
 - An optimizer finds the handle of a Keras weight as ``variable.crossbar`` (other weights have no such
   attribute) and writes by `Crossbar.write(step, rate)`, in weight units, eagerly or in a graph. States have a
   constraint that puts them back into [0, 1] after a step of any other Keras optimizer. `pulses` (on the host)
-  holds the x and dy of the present step where the chip's update encoding wants them.
+  holds the x and dy of backward passes where the chip's update encoding wants them, `accumulated` those of
+  gradients that an optimizer has set aside for a later write. Whether a step is made is decided elsewhere
+  (Keras leaves out those that overflow), so `xbar_tf.pulses` looks for the ones that a gradient is made of.
 - `host.crossbars_of(model)` finds the handles of a model, `group.link` has their matrices computed together.
 """
 
@@ -59,8 +61,7 @@ class Crossbar(StoredWeight):
     def forget(self) -> None:
         """Drop everything that is computed from the states."""
         super().forget()
-        self.pulses: list[Pulses] = []
-        self._pulse_version = -1
+        self.drop_pulses()
 
     # Looking.
 
@@ -128,15 +129,12 @@ class Crossbar(StoredWeight):
         """Return whether errors can go backward; NaN and infinity raise one clear line.
 
         In half precision they do not: Keras tries out the scale of the loss. There they go on as NaN, so that
-        the step is skipped, and no layer keeps pulses of it.
+        the step is skipped.
         """
         if is_finite(errors):
             return True
         if self.owner.compute_dtype != "float16":
             self.require_finite(errors, what, held)
-        with self.group.lock:
-            for member in self.group:
-                member.pulses = []
         return False
 
     def call_gradient(self, residual: Residual, sent: Encoded, dy: Array, held: Held) -> Array:
@@ -214,7 +212,7 @@ class Crossbar(StoredWeight):
         return self._stored(np.concatenate([result.state for result in results], axis=-1), words, results)
 
     def _stored(self, state: Array, words: Array | None, results: Sequence[Any]) -> list[Array]:
-        self.pulses = []
+        self.drop_pulses()
         counts = [
             np.int64(sum(int(getattr(r, name)) for r in results)) for name in ("saturated", "refreshed")
         ]
@@ -228,10 +226,26 @@ class Crossbar(StoredWeight):
         self.count("updates", values)
         return saturated, refreshed
 
-    def keep_pulses(self, pulses: Pulses, version: int) -> None:
-        """Keep what a pulsed update needs until the states change."""
+    # Pulses.
+
+    def begin_pulses(self) -> None:
+        """Begin a forward pass: the pulses that come from now on are not of the backward pass before it."""
         with self.group.lock:
-            if self._pulse_version != version:
-                self.pulses = []
-            self._pulse_version = version
-            self.pulses.append(pulses)
+            if self.pulses and self.pulses[-1]:
+                self.pulses.append([])
+
+    def keep_pulses(self, pulses: Pulses, state: Array) -> None:
+        """Keep what a pulsed update of devices in `state` needs, until it is written or they are in another."""
+        with self.group.lock:
+            begins = not self.pulses or not self.pulses[-1]
+            if begins and (self._pulsed is None or not np.array_equal(self._pulsed, state)):
+                self.pulses, self._pulsed = [], state.copy()
+            if not self.pulses:
+                self.pulses.append([])
+            self.pulses[-1].append(pulses)
+
+    def drop_pulses(self) -> None:
+        """Drop the pulses of all backward passes."""
+        self.pulses: list[list[Pulses]] = []
+        self.accumulated: list[Pulses] = []
+        self._pulsed: Array | None = None

@@ -192,6 +192,7 @@ def _registered(read: Any, x: tf.Tensor, shape_of: Callable[[Shape], Shape], tra
 
     def ahead(x: Array, first: Array, *arrays: Array) -> list[Array]:
         held = crossbar.held(arrays)
+        crossbar.begin_pulses()
         if x.size == 0:
             y, words, note = np.zeros(shape_of(x.shape), number), x, reads.unread(crossbar, held, training)
         else:

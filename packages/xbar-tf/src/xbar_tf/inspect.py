@@ -86,7 +86,7 @@ def untouched(model: keras.Model) -> Iterator[dict[str, Crossbar]]:
         for name, crossbar in crossbars.items():
             for key, value in zip(names, kept[name], strict=True):
                 assign(crossbar.variables[key], value)
-            crossbar.pulses = []
+            crossbar.drop_pulses()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from xbar_tf._bridge import Array, host_call, is_finite
 from xbar_tf.calibration import statistics_of
 from xbar_tf.crossbar import Crossbar
 from xbar_tf.group import link
-from xbar_tf.pulses import write_pulses
+from xbar_tf.pulses import accumulate_pulses, write_pulses
 
 RULES = ("keras", "torch")
 
@@ -165,7 +165,10 @@ class PulseSGD(keras.optimizers.Optimizer):
         found = []
         for bar, variable in zip(grads, trainable_variables, strict=True):
             crossbar = self._crossbars.get(self._var_key(variable))
-            found.append(tf.convert_to_tensor(bar) if crossbar is None else crossbar.weight_gradient(bar))
+            gradient = tf.convert_to_tensor(bar) if crossbar is None else crossbar.weight_gradient(bar)
+            if self.gradient_accumulation_steps and crossbar is not None and crossbar.chip.update.pulsed:
+                gradient = accumulate_pulses(crossbar, gradient)
+            found.append(gradient)
         super()._backend_apply_gradients(found, trainable_variables)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:

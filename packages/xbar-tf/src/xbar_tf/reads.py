@@ -179,16 +179,18 @@ def state_gradient(
     sent = encode(layout, layout.backward, dy, full_scale, note.call)
     residual = Residual(kept, note.full_scale, note.current_scales[0], note.call)
     if crossbar.chip.update.pulsed:
-        _keep_pulses(crossbar, residual, sent, dy, note)
+        _keep_pulses(crossbar, residual, sent, dy, held, note)
     return crossbar.call_gradient(residual, sent, dy, held)
 
 
-def _keep_pulses(crossbar: Crossbar, residual: Residual, sent: Encoded, dy: Array, note: Note) -> None:
+def _keep_pulses(
+    crossbar: Crossbar, residual: Residual, sent: Encoded, dy: Array, held: Held, note: Note
+) -> None:
     x = residual.inputs
     full = crossbar.chip.update.gradient == "full"
     decoded = (x, dy) if full else (x * residual.full_scale, sent.value * sent.full_scale)
     places, errors = (part.reshape(part.shape[0], -1, part.shape[-1]) for part in decoded)
-    crossbar.keep_pulses(Pulses(0, places, errors, note.call), note.version)
+    crossbar.keep_pulses(Pulses(0, places, errors, note.call), held.state)
 
 
 def transposed(crossbar: Crossbar, dy: Array, full_scale: Any, held: Held, note: Note) -> Array:

@@ -63,6 +63,12 @@ class Crossbar(StoredWeight):
         super().forget()
         self.drop_pulses()
 
+    def drop_pulses(self) -> None:
+        """Drop the pulses of all backward passes."""
+        self.pulses: list[list[Pulses]] = []
+        self.accumulated: list[Pulses] = []
+        self._pulsed: Array | None = None
+
     # Looking.
 
     def weight(self) -> tf.Tensor:
@@ -235,7 +241,7 @@ class Crossbar(StoredWeight):
                 self.pulses.append([])
 
     def keep_pulses(self, pulses: Pulses, state: Array) -> None:
-        """Keep what a pulsed update of devices in `state` needs, until it is written or they are in another."""
+        """Keep what a pulsed update of devices in `state` needs, until they are in another."""
         with self.group.lock:
             begins = not self.pulses or not self.pulses[-1]
             if begins and (self._pulsed is None or not np.array_equal(self._pulsed, state)):
@@ -243,9 +249,3 @@ class Crossbar(StoredWeight):
             if not self.pulses:
                 self.pulses.append([])
             self.pulses[-1].append(pulses)
-
-    def drop_pulses(self) -> None:
-        """Drop the pulses of all backward passes."""
-        self.pulses: list[list[Pulses]] = []
-        self.accumulated: list[Pulses] = []
-        self._pulsed: Array | None = None

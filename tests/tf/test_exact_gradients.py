@@ -1,7 +1,4 @@
-"""`tf.test.compute_gradient` of recurrent and attention layers and Einstein sums, in `exact` mode.
-
-(`test_layers` has those of dense and convolution layers.)
-"""
+"""`tf.test.compute_gradient` of every kind of layer, in `exact` mode."""
 
 from __future__ import annotations
 
@@ -14,24 +11,11 @@ import pytest
 pytest.importorskip("tensorflow", reason="tensorflow is not installed")
 
 import tensorflow as tf
+from tf.layer_cases import CASES, pair, smooth
 
-from xbar_core.config import preset
 from xbar_tf import XbarEinsumDense, XbarGRU, XbarLSTM, XbarMultiHeadAttention, XbarSimpleRNN
 
-# Smooth everywhere: curves, wires and devices, but no rounding and no clipping.
-SMOOTH = preset("txsim-8bit").with_values(
-    {
-        "array.rows": 4,
-        "array.cols": 4,
-        "backward": {"mode": "exact"},
-        "circuit": {"kind": "fcm", "rtol": 1e-12},
-        "input.bits": None,
-        "adc.bits": None,
-        "input.range": {"rule": "fixed", "value": 10.0},
-        "adc.range": {"rule": "fixed", "value": 1e-3},
-        "device.variation": {"sigma": 0.05},
-    }
-)
+SMOOTH = smooth(4, 4)
 OPTIONS: dict[str, Any] = {"config": SMOOTH, "key": "a", "dtype": "float64"}
 LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "rnn": (lambda: XbarSimpleRNN(2, **OPTIONS), (1, 3, 2)),
@@ -62,7 +46,7 @@ def of_variable(call: Callable[[], tf.Tensor], variable: Any) -> Callable[[tf.Te
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_exact_mode_is_the_derivative(name: str) -> None:
+def test_exact_mode_is_the_derivative_in_every_weight(name: str) -> None:
     """Of the inputs, of every state and of the biases."""
     make, shape = LAYERS[name]
     layer, rng = make(), np.random.default_rng(0)
@@ -82,3 +66,41 @@ def test_exact_mode_is_the_derivative(name: str) -> None:
         # Of the bias of attention's keys it is 0: a softmax does not see it.
         scale = max(np.abs(wanted).max(), 1e-6)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exact_mode_is_the_derivative_of_products(case: str) -> None:
+    """`tf.test.compute_gradient` agrees with the backward pass, against inputs and states."""
+    layer, _, x = pair(case, smooth(16, 8))
+    x = x[:1]
+    rng = np.random.default_rng(1)
+    layer.state.assign(rng.uniform(0.3, 0.7, layer.state.shape))
+
+    def of_x(x: Any) -> Any:
+        return layer(x)
+
+    def of_state(state: Any) -> Any:
+        @tf.custom_gradient
+        def replaced(state: Any) -> Any:
+            layer.state.assign(state)
+            with tf.GradientTape() as tape:
+                y = layer(x)
+
+            def gradient(dy: Any, variables: Any = ()) -> Any:
+                return tape.gradient(y, layer.state.value, dy), [None for _ in variables]
+
+            return y, gradient
+
+        return replaced(state)
+
+    for function, at in ((of_x, x), (of_state, tf.constant(layer.state.numpy()[:, :4, :2]))):
+        if function is of_state:
+            whole = layer.state.numpy()
+
+            def function(part: Any, whole: Any = whole) -> Any:
+                rest = tf.concat([part, whole[:, :4, 2:]], -1)
+                return of_state(tf.concat([rest, whole[:, 4:]], 1))
+
+        theoretical, numerical = tf.test.compute_gradient(function, [at], delta=1e-4)
+        scale = np.abs(numerical[0]).max()
+        np.testing.assert_allclose(theoretical[0], numerical[0], rtol=1e-5, atol=1e-6 * scale)

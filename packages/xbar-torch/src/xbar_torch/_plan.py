@@ -94,7 +94,10 @@ def on_crossbars(module: nn.Module) -> bool:
 
 
 def plan(
-    model: nn.Module, chip: Chip, overrides: Mapping[str, Chip | None], unsigned: Iterable[str]
+    model: nn.Module,
+    chip: Chip,
+    overrides: Mapping[str, Chip | None],
+    unsigned: str | Iterable[str],
 ) -> list[Entry]:
     """Return what becomes of every module, in the order of the model.
 
@@ -106,7 +109,7 @@ def plan(
         For all layers that no pattern matches.
     overrides : mapping of str to Chip or None
         By pattern, see `xbar_torch.convert`.
-    unsigned : iterable of str
+    unsigned : str or iterable of str
         Patterns of layers whose inputs cannot be negative.
     """
     known = twins()

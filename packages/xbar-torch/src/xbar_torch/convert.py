@@ -107,7 +107,7 @@ def convert(
         pattern: None if choice is None else resolve_chip(choice, seed)
         for pattern, choice in check_mapping("overrides", overrides, "pattern to chip or None").items()
     }
-    entries = plan(model, default, chips, _patterns(unsigned))
+    entries = plan(model, default, chips, unsigned)
     ranges = _ranges(entries, check_mapping("w_max", w_max, "native weight to range"))
     built = {id(entry.native): _build(entry, ranges) for entry in entries if entry.builds}
     for entry in entries:
@@ -123,18 +123,6 @@ def convert(
     link(result)
     result.__dict__["conversion"] = report
     return result
-
-
-def _patterns(unsigned: Any) -> tuple[str, ...]:
-    found = (
-        tuple(unsigned) if isinstance(unsigned, Iterable) and not isinstance(unsigned, str) else (unsigned,)
-    )
-    for each in found:
-        if not isinstance(each, str):
-            raise ConfigError(
-                f"unsigned: {each!r} is a {type(each).__name__}; give a pattern or several, each a str"
-            )
-    return found
 
 
 def conversion_report(model: nn.Module) -> ConversionReport:

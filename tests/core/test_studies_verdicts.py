@@ -395,6 +395,16 @@ def test_table1_verdicts() -> None:
     assert {(f.verdict, f.reason) for f in findings} == {("undecided", "wrong checksum")}
 
 
+def test_one_part_refutes_a_claim_about_all() -> None:
+    """ResNet-20 that loses nothing decides, though ResNet-56 has no result, and is the reason."""
+    points = [p for p in find_study("fig9").points("small") if p.values["network"] != "ResNet-56"]
+    rows = [Row(point.values, Result("", "done", {"accuracy": 0.9})) for point in points]
+    absent = [p for p in find_study("fig9").points("small") if p.values["network"] == "ResNet-56"]
+    first = find_study("fig9").findings(Table([*rows, *(Row(p.values, None) for p in absent)]))[0]
+    assert first.verdict == "not reproduced"
+    assert first.reason.startswith("ResNet-20: the whole interval is outside")
+
+
 def test_fig9_says_where_data_differ() -> None:
     """ResNet-20 on CIFAR-10 and ResNet-56 on CIFAR-100 are not compared on the same data."""
     rows = [

@@ -133,13 +133,11 @@ def compared(
     """
     if verdict == "reproduced":
         return Finding(claim, found, verdict)
+    if verdict != "undecided":  # one part that is known well enough refutes the whole
+        return Finding(claim, found, verdict, differs)
     if repeats < _REPEATS:
         return Finding(claim, found, verdict, f"only {repeats} of at least three repeats have a result")
-    if verdict == "undecided":
-        return Finding(
-            claim, found, verdict, unsure or f"the spread over {repeats} seeds is too wide to tell"
-        )
-    return Finding(claim, found, verdict, differs)
+    return Finding(claim, found, verdict, unsure or f"the spread over {repeats} seeds is too wide to tell")
 
 
 def listing(parts: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ which belong to samples, and pulses, which are written sample by sample, follow 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,40 +42,21 @@ class _Rows(Stream):
         return mask
 
     def uniform_samples(
-        self,
-        purpose: Purpose,
-        shape: tuple[int, ...],
-        *,
-        first: int,
-        count: int,
-        step: int = 0,
-        array: int = 0,
+        self, purpose: Purpose, shape: tuple[int, ...], *, first: int, count: int, **call: int
     ) -> Draws:
-        steps, sequences = self.live.shape
-        padded = super().uniform_samples(
-            purpose, (steps, *shape), first=first, count=sequences, step=step, array=array
-        )
-        return self._packed(padded)
+        return self._packed(super().uniform_samples, purpose, shape, first=first, **call)
 
     def normal_samples(
-        self,
-        purpose: Purpose,
-        shape: tuple[int, ...],
-        *,
-        first: int,
-        count: int,
-        step: int = 0,
-        array: int = 0,
+        self, purpose: Purpose, shape: tuple[int, ...], *, first: int, count: int, **call: int
+    ) -> Draws:
+        return self._packed(super().normal_samples, purpose, shape, first=first, **call)
+
+    def _packed(
+        self, drawn: Callable[..., Draws], purpose: Purpose, shape: tuple[int, ...], **call: int
     ) -> Draws:
         steps, sequences = self.live.shape
-        padded = super().normal_samples(
-            purpose, (steps, *shape), first=first, count=sequences, step=step, array=array
-        )
-        return self._packed(padded)
-
-    def _packed(self, padded: Draws) -> Draws:
-        rows: Draws = padded.swapaxes(0, 1)[self.live]
-        return rows
+        padded = drawn(purpose, (steps, *shape), count=sequences, **call)
+        return padded.swapaxes(0, 1)[self.live]
 
 
 class _RowLayout(Layout):
